@@ -1,0 +1,31 @@
+# `make help` lists the verbs. Everything they need is set up by scripts/setup (virtual environment, Debian packages).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup check test demo bench format clean
+help:  ## list the verbs
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup:  ## make .venv and install what is missing on this machine
+	@PYTHON=$(PYTHON) scripts/setup
+
+check: setup  ## formatting, lint, strict types, import layers, house rules
+	@$(BIN)/ruff format --check src tests benchmarks
+	@$(BIN)/ruff check src tests benchmarks
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test: check  ## everything that CI runs
+	@$(BIN)/pytest -n 4 --dist loadgroup
+
+demo: setup  ## start a cluster, run the sample application in it, say what to do next
+	@$(BIN)/python examples/demo.py
+
+bench: setup  ## run every benchmark; each prints JSON
+	@for b in benchmarks/[a-z]*.py; do $(BIN)/python $$b; done
+
+format: setup  ## format and fix what can be fixed
+	@$(BIN)/ruff format src tests benchmarks && $(BIN)/ruff check --fix src tests benchmarks
+
+clean:  ## remove the virtual environment and caches
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,234 @@
+"""What a resource is: one record for built-in kinds and for custom ones.
+
+A `Kind` is one (group, version, kind). Kinds of one group and plural in several versions share their stored objects:
+they have the same `storage_version`, and `convert` maps between versions. Tables of built-in kinds are in
+api/kinds/; a CustomResourceDefinition makes the same record at run time. Nothing is registered by import: the API
+server gets a `Kinds` table passed in.
+
+JSON objects are plain dicts here (`JsonObject`): schema, defaulting, validation and strategies are functions over
+them. The registry (apiserver/registry.py) decides the order in which they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tiphys.base.errors import Cause
+
+JsonObject = dict[str, Any]
+
+ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a strategy may know of the request besides the objects."""
+
+    user: str
+    now: str
+    """RFC 3339 time of the request, for fields such as deletionTimestamp."""
+    subresource: str = ""
+    dry_run: bool = False
+    kubernetes_version: tuple[int, int] = (1, 37)
+
+
+class Schema(Protocol):
+    """A compiled structural schema of one kind (api/schema.py makes it from definitions or from a CRD)."""
+
+    def decode(self, obj: JsonObject) -> DecodeResult:
+        """Check types and drop unknown fields, in place. Never raises for bad data: see DecodeResult."""
+        ...
+
+    def node(self, path: Sequence[str]) -> Mapping[str, Any] | None:
+        """Return the (resolved) definition at a field path, for merge keys and list types."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeResult:
+    """`type_errors` make the request a 400; `unknown_fields` are reported as fieldValidation says.
+
+    Type errors are upstream's wording after "cannot be handled as a X: ", e.g.
+    `json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32`.
+    Unknown fields are paths such as `spec.template.spec.containers[0].imagePullPolici`.
+    """
+
+    type_errors: tuple[str, ...] = ()
+    unknown_fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a server-side table. `cells` of a kind are computed by `Kind.row`."""
+
+    name: str
+    type: str = "string"
+    format: str = ""
+    description: str = ""
+    priority: int = 0
+    """0: always shown; 1: with -o wide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subresource:
+    """A subresource as discovery tells it. What it does is decided by its name in the API server's routing."""
+
+    name: str
+    verbs: tuple[str, ...]
+    kind: str = ""
+    """Kind of its body when it differs from the parent's, e.g. Scale; with group and version below."""
+    group: str = ""
+    version: str = ""
+
+
+def _nothing(obj: JsonObject) -> None:
+    return None
+
+
+def _no_causes(obj: JsonObject, context: Context) -> list[Cause]:
+    return []
+
+
+def _no_update_causes(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
+    return []
+
+
+def _no_warnings(obj: JsonObject) -> list[str]:
+    return []
+
+
+def _as_is_create(obj: JsonObject, context: Context) -> None:
+    return None
+
+
+def _as_is_update(new: JsonObject, old: JsonObject, context: Context) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """The rules of one kind beyond its schema. All functions are pure but for changing the object that they prepare.
+
+    Order in the registry for create: default, prepare_for_create, (admission), validate, warnings.
+    For update: default, prepare_for_update, (admission), validate, validate_update.
+    For the status subresource: default, prepare_for_status_update, validate_status_update.
+    metadata (name, labels, ownerReferences, ...) is validated by the registry for all kinds alike.
+    """
+
+    default: Callable[[JsonObject], None] = _nothing
+    prepare_for_create: Callable[[JsonObject, Context], None] = _as_is_create
+    """Clear what a creator may not set (status), fill what only the server sets."""
+    prepare_for_update: Callable[[JsonObject, JsonObject, Context], None] = _as_is_update
+    """Keep what an update may not change silently (status); (new, old)."""
+    prepare_for_status_update: Callable[[JsonObject, JsonObject, Context], None] = _as_is_update
+    """Keep everything but status; (new, old). The registry already took metadata and spec from old if the kind has
+    the common shape; for others this hook does it."""
+    validate: Callable[[JsonObject, Context], list[Cause]] = _no_causes
+    validate_update: Callable[[JsonObject, JsonObject, Context], list[Cause]] = _no_update_causes
+    validate_status_update: Callable[[JsonObject, JsonObject, Context], list[Cause]] = _no_update_causes
+    warnings: Callable[[JsonObject], list[str]] = _no_warnings
+    name_rule: str = "dns-subdomain"
+    """dns-subdomain, dns-label, dns-1035-label, path-segment (RBAC names) or pod (subdomain): names.py has each."""
+    generation: bool = False
+    """metadata.generation starts at 1 and grows when anything but metadata and status changes."""
+    allow_create_on_update: bool = False
+    allow_unconditional_update: bool = True
+    graceful_delete_s: Callable[[JsonObject], int] | None = None
+    """Seconds of grace by default (pods); None: deleted at once when no finalizer holds it."""
+    default_propagation: str = "Background"
+
+
+def no_row(obj: JsonObject, now_s: float) -> list[Any]:
+    """Return the cells of a kind without columns of its own: name and age are the registry's."""
+    return []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One served version of one resource. See the module's docstring."""
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    singular: str = ""
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    namespaced: bool = True
+    verbs: tuple[str, ...] = ALL_VERBS
+    subresources: tuple[Subresource, ...] = ()
+    storage_version: str = ""
+    """The version in which objects are stored; "" means this one."""
+    schema: Schema
+    strategy: Strategy = field(default_factory=Strategy)
+    columns: tuple[Column, ...] = ()
+    """All columns in order, Name first and Age where upstream has it. () means Name and Created At."""
+    row: Callable[[JsonObject, float], list[Any]] = no_row
+    """(object, now in Unix seconds) -> one cell for each of `columns`."""
+    selectable_fields: Mapping[str, Callable[[JsonObject], str]] = field(default_factory=dict)
+    """Field label -> text of its value; metadata.name and metadata.namespace are always there and not listed."""
+    convert: Callable[[JsonObject, str, str], JsonObject] | None = None
+    """(object, from version, to version) -> object; None: versions differ in nothing but apiVersion."""
+    definition: str = ""
+    """Name of the kind in the OpenAPI definitions, e.g. io.k8s.api.apps.v1.Deployment."""
+    virtual: bool = False
+    """True for kinds that are answered and not stored (reviews)."""
+    scale_paths: tuple[str, str, str] | None = None
+    """Dotted paths of spec replicas, status replicas and status selector ("" for none) for the scale subresource."""
+    custom: bool = False
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def stored_as(self) -> str:
+        return self.storage_version or self.version
+
+    def storage_prefix(self) -> str:
+        """Return `/registry/<group>/<plural>/`, where the core group is written `core`."""
+        return f"/registry/{self.group or 'core'}/{self.plural}/"
+
+    def storage_key(self, namespace: str, name: str) -> str:
+        return f"{self.storage_prefix()}{namespace}/{name}" if self.namespaced else f"{self.storage_prefix()}{name}"
+
+    def subresource(self, name: str) -> Subresource | None:
+        return next((s for s in self.subresources if s.name == name), None)
+
+
+class Kinds:
+    """The table of served kinds. Built-in kinds are there from the start; custom ones come and go."""
+
+    def __init__(self, kinds: Sequence[Kind], kubernetes_version: tuple[int, int]) -> None:
+        self.kubernetes_version = kubernetes_version
+        self.revision = 0
+        """Grows with every change; caches of discovery and OpenAPI documents compare it."""
+        self._by_resource: dict[tuple[str, str, str], Kind] = {}
+        self._by_kind: dict[tuple[str, str, str], Kind] = {}
+        for kind in kinds:
+            self.add(kind)
+
+    def add(self, kind: Kind) -> None:
+        """Serve a kind, in place of an earlier one of the same group, version and plural."""
+        self._by_resource[kind.group, kind.version, kind.plural] = kind
+        self._by_kind[kind.group, kind.version, kind.kind] = kind
+        self.revision += 1
+
+    def remove(self, kind: Kind) -> None:
+        self._by_resource.pop((kind.group, kind.version, kind.plural), None)
+        self._by_kind.pop((kind.group, kind.version, kind.kind), None)
+        self.revision += 1
+
+    def resource(self, group: str, version: str, plural: str) -> Kind | None:
+        return self._by_resource.get((group, version, plural))
+
+    def by_kind(self, group: str, version: str, kind: str) -> Kind | None:
+        return self._by_kind.get((group, version, kind))
+
+    def all(self) -> list[Kind]:
+        return list(self._by_resource.values())
+
+    def versions_of(self, group: str, plural: str) -> list[Kind]:
+        return [k for k in self._by_resource.values() if k.group == group and k.plural == plural]

@@ -1,0 +1,1 @@
+"""What every layer may use: errors, clock, randomness, and nothing that knows Kubernetes' kinds."""

@@ -1,0 +1,1 @@
+"""Puts components together into processes: start, supervise, stop, and leave nothing behind."""

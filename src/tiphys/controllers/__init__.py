@@ -1,0 +1,1 @@
+"""The control loops: observe, plan (pure, with a reason), apply."""

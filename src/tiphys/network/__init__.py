@@ -1,0 +1,1 @@
+"""Pod addresses, Services and DNS on one node."""

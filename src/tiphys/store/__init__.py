@@ -1,0 +1,1 @@
+"""The revisioned log: interface, SQLite, memory. Keys are strings, values are bytes; an answered commit is durable."""
