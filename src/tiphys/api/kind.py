@@ -153,6 +153,7 @@ class Kind:
     version: str
     kind: str
     plural: str
+    """Name of the resource; "" for a kind that is only the body of a subresource (Scale, Eviction, TokenRequest)."""
     singular: str = ""
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
@@ -161,6 +162,9 @@ class Kind:
     subresources: tuple[Subresource, ...] = ()
     storage_version: str = ""
     """The version in which objects are stored; "" means this one."""
+    storage_group: str | None = None
+    """The group in which objects are stored, where it is another one: events of events.k8s.io are those of the core
+    group (""). None means this kind's own group."""
     schema: Schema
     strategy: Strategy = field(default_factory=Strategy)
     columns: tuple[Column, ...] = ()
@@ -170,13 +174,15 @@ class Kind:
     selectable_fields: Mapping[str, Callable[[JsonObject], str]] = field(default_factory=dict)
     """Field label -> text of its value; metadata.name and metadata.namespace are always there and not listed."""
     convert: Callable[[JsonObject, str, str], JsonObject] | None = None
-    """(object, from version, to version) -> object; None: versions differ in nothing but apiVersion."""
+    """(object, from apiVersion, to apiVersion) -> new object with the new apiVersion; the argument is not changed.
+    None: versions differ in nothing but apiVersion."""
     definition: str = ""
     """Name of the kind in the OpenAPI definitions, e.g. io.k8s.api.apps.v1.Deployment."""
     virtual: bool = False
     """True for kinds that are answered and not stored (reviews)."""
     scale_paths: tuple[str, str, str] | None = None
-    """Dotted paths of spec replicas, status replicas and status selector ("" for none) for the scale subresource."""
+    """Dotted paths of spec replicas, status replicas and selector ("" for none) for the scale subresource. The
+    selector may be a string (custom resources), a LabelSelector object, or a plain map of labels."""
     custom: bool = False
 
     @property
@@ -187,9 +193,16 @@ class Kind:
     def stored_as(self) -> str:
         return self.storage_version or self.version
 
+    @property
+    def storage_api_version(self) -> str:
+        """Return the apiVersion that stored objects carry."""
+        group = self.group if self.storage_group is None else self.storage_group
+        return f"{group}/{self.stored_as}" if group else self.stored_as
+
     def storage_prefix(self) -> str:
         """Return `/registry/<group>/<plural>/`, where the core group is written `core`."""
-        return f"/registry/{self.group or 'core'}/{self.plural}/"
+        group = self.group if self.storage_group is None else self.storage_group
+        return f"/registry/{group or 'core'}/{self.plural}/"
 
     def storage_key(self, namespace: str, name: str) -> str:
         return f"{self.storage_prefix()}{namespace}/{name}" if self.namespaced else f"{self.storage_prefix()}{name}"
@@ -211,8 +224,11 @@ class Kinds:
             self.add(kind)
 
     def add(self, kind: Kind) -> None:
-        """Serve a kind, in place of an earlier one of the same group, version and plural."""
-        self._by_resource[kind.group, kind.version, kind.plural] = kind
+        """Serve a kind, in place of an earlier one of the same group, version and plural.
+
+        A kind without a plural is found by `by_kind` only: discovery does not tell it."""
+        if kind.plural:
+            self._by_resource[kind.group, kind.version, kind.plural] = kind
         self._by_kind[kind.group, kind.version, kind.kind] = kind
         self.revision += 1
 
@@ -226,6 +242,11 @@ class Kinds:
 
     def by_kind(self, group: str, version: str, kind: str) -> Kind | None:
         return self._by_kind.get((group, version, kind))
+
+    def stored(self, kind: Kind) -> Kind:
+        """Return the record of the version (and group) in which the objects of a kind are stored."""
+        group = kind.group if kind.storage_group is None else kind.storage_group
+        return self._by_resource.get((group, kind.stored_as, kind.plural), kind)
 
     def all(self) -> list[Kind]:
         return list(self._by_resource.values())
