@@ -1,0 +1,113 @@
+"""PATCH: which patch a content type means, and how it makes the wanted object from the current one.
+
+Output is a `Make` function for the registry, which calls it again when another write came between.
+
+Spec: Kubernetes API concepts, "HTTP PATCH verbs"; RFC 6902; RFC 7396.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from tiphys.api.apply import apply
+from tiphys.api.kind import JsonObject, Kind
+from tiphys.api.patch import apply_json_patch, apply_merge_patch
+from tiphys.api.strategic import apply_strategic_patch
+from tiphys.apiserver.body import decode_object, media_type, parse_json, parse_yaml
+from tiphys.apiserver.registry import Make, WriteContext
+from tiphys.base.clock import Clock, format_time
+from tiphys.base.errors import Cause, bad_request, invalid, unsupported_media_type
+from tiphys.wire.message import Request
+
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+_PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
+
+
+def make_patch(request: Request, kind: Kind, context: WriteContext) -> Make:
+    """Return the function that applies the request's patch. Raises ApiError(400, 415) for a patch that is none."""
+    patch_type = media_type(request)
+    if patch_type == JSON_PATCH:
+        operations = parse_json(request.body)
+        if not isinstance(operations, list):
+            raise bad_request("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+        return _checked(lambda obj: apply_json_patch(obj, operations), kind, context, request.body)
+    if patch_type == MERGE_PATCH:
+        patch = _object_patch(request)
+        return _checked(lambda obj: apply_merge_patch(obj, patch), kind, context, request.body)
+    if patch_type == STRATEGIC_PATCH and not kind.custom:
+        patch = _object_patch(request)
+        return _checked(lambda obj: apply_strategic_patch(obj, patch, kind.schema), kind, context, request.body)
+    accepted = _PATCH_TYPES if not kind.custom else (JSON_PATCH, MERGE_PATCH, APPLY_PATCH)
+    raise unsupported_media_type(
+        "the body of the request was in an unknown format - accepted media types include: " + ", ".join(accepted)
+    )
+
+
+def make_apply(request: Request, kind: Kind, context: WriteContext, *, force: bool, clock: Clock) -> tuple[JsonObject, Make]:
+    """Return the applied configuration and the function that merges it. Raises ApiError(400)."""
+    applied = parse_yaml(request.body)
+    if not isinstance(applied, dict):
+        raise bad_request("error decoding YAML: the applied configuration must be an object")
+    if not applied.get("apiVersion") or not applied.get("kind"):
+        raise bad_request("invalid object type: apiVersion and kind must be set in an applied configuration")
+    if (applied.get("metadata") or {}).get("managedFields"):
+        raise bad_request("metadata.managedFields must be nil")
+    decode_object(applied, kind, context.field_validation, None, context.warnings)
+
+    def make(current: JsonObject) -> JsonObject:
+        merged: JsonObject = apply(
+            current or None,
+            applied,
+            manager=context.field_manager,
+            force=force,
+            subresource=context.subresource,
+            api_version=kind.api_version,
+            now=format_time(clock.now_s()),
+            schema=kind.schema,
+            kind=kind,
+        )
+        return merged
+
+    return applied, make
+
+
+def _object_patch(request: Request) -> dict[str, Any]:
+    patch = parse_json(request.body)
+    if not isinstance(patch, dict):
+        raise bad_request("error decoding patch: the patch must be a JSON object")
+    return patch
+
+
+def _checked(make: Make, kind: Kind, context: WriteContext, raw: bytes) -> Make:
+    """Decode what the patch made as strictly as a whole object, telling unknown fields as faults of the patch."""
+
+    def patched(current: JsonObject) -> JsonObject:
+        result = make(current)
+        if not isinstance(result, dict):
+            raise bad_request("the patched document is not an object")
+        result.setdefault("apiVersion", kind.api_version)
+        result.setdefault("kind", kind.kind)
+        if (result["apiVersion"], result["kind"]) != (kind.api_version, kind.kind):
+            raise bad_request(f"a patch may not change apiVersion and kind ({kind.api_version}, {kind.kind})")
+        decoded = kind.schema.decode(result)
+        name = (current.get("metadata") or {}).get("name", "")
+        if decoded.type_errors:
+            raise invalid("", "", name, [_patch_cause(raw, decoded.type_errors[0])])
+        if decoded.unknown_fields and context.field_validation != "Ignore":
+            problems = [f'unknown field "{path}"' for path in decoded.unknown_fields]
+            if context.field_validation == "Strict":
+                raise invalid("", "", name, [_patch_cause(raw, f"strict decoding error: {', '.join(problems)}")])
+            context.warnings.extend(problem for problem in problems if problem not in context.warnings)
+        return result
+
+    return patched
+
+
+def _patch_cause(raw: bytes, detail: str) -> Cause:
+    text = orjson.dumps(raw.decode("utf-8", "replace")).decode()
+    return Cause("FieldValueInvalid", "patch", f"Invalid value: {text}: {detail}")

@@ -1,0 +1,490 @@
+"""Writes: every change of a stored object goes through `create`, `update` or `delete` here.
+
+Input is a decoded object of a `Kind` in the version of the request; output is the written object's bytes as clients
+get them. The registry decides the order of the steps (defaulting, preparation, admission, managed fields, validation,
+commit) and keeps the promise of optimistic locking: what is written was computed from exactly the revision that it
+replaces, or it is computed again. It never waits on a lock.
+
+Invariant: stored bytes begin with apiVersion, kind and metadata in this order and hold no resourceVersion.
+
+Spec: Kubernetes API concepts, "Resource versions", "Updates to existing resources", "Dry-run", "Generated values";
+API conventions, "Metadata".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from tiphys.api.apply import track_update
+from tiphys.api.kind import Context, JsonObject, Kind, Kinds
+from tiphys.api.metadata import validate_object_meta, validate_object_meta_update
+from tiphys.apiserver.admission import AdmissionOperation, Attributes, Chain
+from tiphys.apiserver.body import OBJECT_LIMIT_BYTES
+from tiphys.apiserver.cache import WatchCache, splice_revision
+from tiphys.apiserver.deletion import DeleteOptions, check_preconditions, is_removable, plan_delete
+from tiphys.apiserver.user import User
+from tiphys.base.clock import Clock, Randomness, format_time
+from tiphys.base.errors import (
+    ApiError,
+    Cause,
+    already_exists,
+    bad_request,
+    conflict,
+    internal,
+    invalid,
+    not_found,
+    service_unavailable,
+    too_large,
+)
+from tiphys.store.interface import ABSENT, ExpectationFailed, Operation, Store, StoreFailed
+
+GENERATED_NAME_TRIES = 8
+CONFLICT_TRIES = 16
+GENERATED_PREFIX_LIMIT = 58
+"""Characters of generateName that are kept, so that the suffix still fits a label."""
+
+_SYSTEM_METADATA = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
+_NOT_GENERATING = frozenset({"metadata", "status"})
+
+
+@dataclass(slots=True)
+class WriteContext:
+    """What a write needs to know of its request. `warnings` is filled and sent as Warning headers."""
+
+    user: User
+    dry_run: bool = False
+    field_manager: str = ""
+    field_validation: str = "Warn"
+    subresource: str = ""
+    operation: str = "Update"
+    """Update or Apply, for managedFields."""
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The result of a write. `obj` and `body` are in the storage version; `body` has the resourceVersion in it."""
+
+    kind: Kind
+    obj: JsonObject
+    body: bytes
+    created: bool = False
+    removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """A stored object, decoded, with the revision that a write of it must expect."""
+
+    obj: JsonObject
+    revision: int
+
+
+Make = Callable[[JsonObject], JsonObject]
+"""Current object in the request's version (not to be changed) -> wanted object in the request's version."""
+Combine = Callable[[JsonObject, JsonObject], JsonObject]
+"""(wanted, current) -> what this subresource may change of it; both in the storage version."""
+
+
+def encode_stored(obj: JsonObject) -> bytes:
+    """Return the stored form of an object (see the module's invariant). Drops resourceVersion from the object."""
+    metadata = obj["metadata"]
+    metadata.pop("resourceVersion", None)
+    ordered = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": metadata}
+    for key, value in obj.items():
+        if key not in ordered:
+            ordered[key] = value
+    return orjson.dumps(ordered)
+
+
+def take_status(new: JsonObject, old: JsonObject) -> JsonObject:
+    """Return `old` with the metadata and status of `new`: what a write of the status subresource may change."""
+    result = {key: value for key, value in old.items() if key != "status"}
+    result["metadata"] = new["metadata"]
+    if "status" in new:
+        result["status"] = new["status"]
+    return result
+
+
+class Registry:
+    """See the module's docstring. One for all kinds."""
+
+    def __init__(
+        self, store: Store, cache: WatchCache, kinds: Kinds, admission: Chain, clock: Clock, randomness: Randomness
+    ) -> None:
+        self.store = store
+        self.cache = cache
+        self.kinds = kinds
+        self.admission = admission
+        self.clock = clock
+        self.randomness = randomness
+
+    # Reading for writes
+
+    def current(self, kind: Kind, namespace: str, name: str) -> Current | None:
+        """Return the newest object in the storage version."""
+        cached = self.cache.resource(kind.storage_prefix()).get(namespace, name)
+        if cached is None:
+            return None
+        obj = orjson.loads(cached.body)
+        del obj["metadata"]["resourceVersion"]
+        return Current(obj, cached.revision)
+
+    def storage_kind(self, kind: Kind) -> Kind:
+        """Return the kind in whose version the objects of `kind` are stored."""
+        return self.kinds.stored(kind)
+
+    def convert(self, kind: Kind, obj: JsonObject, target: Kind) -> JsonObject:
+        """Return `obj` (of `kind`) as an object of `target`, another version of the same resource."""
+        if kind.api_version == target.api_version:
+            return obj
+        if kind.convert is not None:
+            return kind.convert(obj, kind.api_version, target.api_version)
+        return dict(obj, apiVersion=target.api_version, kind=target.kind)
+
+    # Create
+
+    async def create(self, kind: Kind, namespace: str, obj: JsonObject, context: WriteContext) -> Written:
+        """Store a new object. Raises ApiError."""
+        stored = self.storage_kind(kind)
+        self._begin_create(kind, namespace, obj)
+        generate = not obj["metadata"].get("name")
+        tries = GENERATED_NAME_TRIES if generate else 1
+        for attempt in range(tries):
+            # a try changes the object in many places, so every further one starts from a fresh copy
+            candidate = obj if attempt == tries - 1 else orjson.loads(orjson.dumps(obj))
+            if generate:
+                self._generate_name(candidate)
+            try:
+                return await self._create_once(kind, stored, namespace, candidate, context)
+            except ApiError as error:
+                if error.reason != "AlreadyExists" or attempt == tries - 1:
+                    raise
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _begin_create(self, kind: Kind, namespace: str, obj: JsonObject) -> None:
+        metadata = _metadata_of(obj)
+        if metadata.get("resourceVersion"):
+            raise bad_request("resourceVersion should not be set on objects to be created")
+        _check_namespace(kind, namespace, metadata)
+        if not metadata.get("name") and not metadata.get("generateName"):
+            cause = Cause("FieldValueRequired", "metadata.name", "Required value: name or generateName is required")
+            raise invalid(kind.group, kind.kind, "", [cause])
+        for key in _SYSTEM_METADATA:
+            metadata.pop(key, None)
+
+    def _generate_name(self, obj: JsonObject) -> None:
+        metadata = obj["metadata"]
+        metadata["name"] = metadata["generateName"][:GENERATED_PREFIX_LIMIT] + self.randomness.suffix()
+
+    async def _create_once(
+        self, kind: Kind, stored: Kind, namespace: str, obj: JsonObject, context: WriteContext
+    ) -> Written:
+        strategy = stored.strategy
+        obj = self.convert(kind, obj, stored)
+        metadata, name, now_s = obj["metadata"], obj["metadata"]["name"], self.clock.now_s()
+        metadata["uid"] = self.randomness.uid()
+        metadata["creationTimestamp"] = format_time(now_s)
+        if strategy.generation:
+            metadata["generation"] = 1
+        else:
+            metadata.pop("generation", None)
+        rules = self._context(context, now_s)
+        strategy.default(obj)
+        strategy.prepare_for_create(obj, rules)
+        attributes = self._attributes("CREATE", stored, namespace, name, context, obj, None)
+        succeeded = False
+        try:
+            await self.admission.mutate(attributes)
+            strategy.default(obj)
+            self._track(stored, {}, obj, context, now_s)
+            causes = [*validate_object_meta(obj, stored, stored.namespaced), *strategy.validate(obj, rules)]
+            if causes:
+                raise invalid(stored.group, stored.kind, name, causes)
+            await self.admission.validate(attributes)
+            context.warnings.extend(strategy.warnings(obj))
+            value = self._encode(stored, obj)
+            if context.dry_run:
+                if self.current(stored, namespace, name) is not None:
+                    raise already_exists(stored.group, stored.plural, name)
+                return Written(stored, obj, value, created=True)
+            try:
+                revision = await self._commit(Operation(stored.storage_key(namespace, name), value, ABSENT))
+            except ExpectationFailed:
+                raise already_exists(stored.group, stored.plural, name) from None
+            succeeded = True
+            return Written(stored, obj, splice_revision(value, revision), created=True)
+        finally:
+            attributes.finish(succeeded)
+
+    # Update
+
+    async def update(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        make: Make,
+        context: WriteContext,
+        *,
+        combine: Combine | None = None,
+        uid: str = "",
+        create_absent: bool = False,
+    ) -> Written:
+        """Change an object: `make` computes the wanted one from the current one, as often as others write between.
+
+        A wanted object with a resourceVersion other than the current one is a conflict. `combine` limits what the
+        subresource may change. With `create_absent`, an absent object is created from `make({})`.
+        """
+        stored = self.storage_kind(kind)
+        current = self.current(stored, namespace, name)
+        for _ in range(CONFLICT_TRIES):
+            if current is None:
+                if not create_absent:
+                    raise not_found(kind.group, kind.plural, name)
+                return await self.create(kind, namespace, make({}), context)
+            try:
+                return await self._update_once(kind, stored, namespace, name, make, combine, current, context)
+            except ExpectationFailed as error:
+                entry = error.current
+                current = None if entry is None else Current(orjson.loads(entry.value), entry.revision)
+        raise conflict(kind.group, kind.plural, name)
+
+    async def _update_once(
+        self,
+        kind: Kind,
+        stored: Kind,
+        namespace: str,
+        name: str,
+        make: Make,
+        combine: Combine | None,
+        current: Current,
+        context: WriteContext,
+    ) -> Written:
+        strategy, old = stored.strategy, current.obj
+        shown = self.convert(stored, _with_revision(old, current.revision), kind)
+        new = self.convert(kind, make(shown), stored)
+        self._begin_update(kind, namespace, name, new, current)
+        now_s = self.clock.now_s()
+        rules = self._context(context, now_s)
+        if combine is not None:
+            new = combine(new, old)
+        strategy.default(new)
+        self._prepare_update(stored, new, old, rules)
+        attributes = self._attributes("UPDATE", stored, namespace, name, context, new, old)
+        succeeded = False
+        try:
+            await self.admission.mutate(attributes)
+            self._bump_generation(stored, new, old)
+            self._track(stored, old, new, context, now_s)
+            if new == old:
+                return Written(stored, old, splice_revision(encode_stored(old), current.revision))
+            causes = self._validate_update(stored, new, old, rules)
+            if causes:
+                raise invalid(stored.group, stored.kind, name, causes)
+            await self.admission.validate(attributes)
+            context.warnings.extend(strategy.warnings(new))
+            remove = is_removable(stored, new)
+            value = self._encode(stored, new)
+            if context.dry_run:
+                return Written(stored, new, splice_revision(value, current.revision), removed=remove)
+            key = stored.storage_key(namespace, name)
+            revision = await self._commit(Operation(key, None if remove else value, current.revision))
+            succeeded = True
+            return Written(stored, new, splice_revision(value, revision), removed=remove)
+        finally:
+            attributes.finish(succeeded)
+
+    def _begin_update(self, kind: Kind, namespace: str, name: str, new: JsonObject, current: Current) -> None:
+        """Check identity and the optimistic lock, and put back what no client may change in metadata."""
+        metadata, old_metadata = _metadata_of(new), current.obj["metadata"]
+        if metadata.get("name", name) != name:
+            raise bad_request(
+                f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
+            )
+        _check_namespace(kind, namespace, metadata)
+        wanted = metadata.pop("resourceVersion", None)
+        if wanted and wanted != "0":
+            if wanted != str(current.revision):
+                raise conflict(kind.group, kind.plural, name)
+        elif not kind.strategy.allow_unconditional_update:
+            cause = Cause(
+                "FieldValueInvalid", "metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update"
+            )
+            raise invalid(kind.group, kind.kind, name, [cause])
+        if metadata.get("uid") and metadata["uid"] != old_metadata.get("uid"):
+            why = (
+                f"Precondition failed: UID in precondition: {metadata['uid']}, "
+                f"UID in object meta: {old_metadata.get('uid')}"
+            )
+            raise conflict(kind.group, kind.plural, name, why)
+        metadata["name"] = name
+        for key in _SYSTEM_METADATA:
+            if key in old_metadata:
+                metadata[key] = old_metadata[key]
+            else:
+                metadata.pop(key, None)
+        for key in ("generation", "generateName"):
+            if key in old_metadata:
+                metadata[key] = old_metadata[key]
+            elif key == "generation":
+                metadata.pop(key, None)
+
+    def _prepare_update(self, stored: Kind, new: JsonObject, old: JsonObject, rules: Context) -> None:
+        if rules.subresource == "status":
+            stored.strategy.prepare_for_status_update(new, old, rules)
+        elif not rules.subresource:
+            stored.strategy.prepare_for_update(new, old, rules)
+
+    def _bump_generation(self, stored: Kind, new: JsonObject, old: JsonObject) -> None:
+        if not stored.strategy.generation:
+            return
+        ours = {k: v for k, v in new.items() if k not in _NOT_GENERATING}
+        theirs = {k: v for k, v in old.items() if k not in _NOT_GENERATING}
+        if ours != theirs:
+            new["metadata"]["generation"] = (old["metadata"].get("generation") or 0) + 1
+
+    def _validate_update(self, stored: Kind, new: JsonObject, old: JsonObject, rules: Context) -> list[Cause]:
+        strategy = stored.strategy
+        causes = list(validate_object_meta_update(new, old))
+        causes += [c for c in validate_object_meta(new, stored, stored.namespaced) if c not in causes]
+        if rules.subresource == "status":
+            return causes + strategy.validate_status_update(new, old, rules)
+        causes += strategy.validate(new, rules)
+        return causes + strategy.validate_update(new, old, rules)
+
+    # Delete
+
+    async def delete(
+        self, kind: Kind, namespace: str, name: str, options: DeleteOptions, context: WriteContext
+    ) -> Written:
+        """Delete an object or mark it as being deleted. Raises ApiError."""
+        stored = self.storage_kind(kind)
+        current = self.current(stored, namespace, name)
+        attributes = self._attributes("DELETE", stored, namespace, name, context, None, None)
+        for _ in range(CONFLICT_TRIES):
+            if current is None:
+                raise not_found(kind.group, kind.plural, name)
+            check_preconditions(kind, name, current.obj, current.revision, options)
+            attributes.old = current.obj
+            await self.admission.mutate(attributes)
+            await self.admission.validate(attributes)
+            plan = plan_delete(stored, current.obj, options, self.clock.now_s())
+            result = plan.update if plan.update is not None else current.obj
+            value = encode_stored(result)
+            if options.dry_run or (not plan.remove and plan.update is None):
+                body = splice_revision(value, current.revision)
+                return Written(stored, result, body, removed=plan.remove)
+            operation = Operation(
+                stored.storage_key(namespace, name), None if plan.remove else value, current.revision
+            )
+            try:
+                revision = await self._commit(operation)
+                return Written(stored, result, splice_revision(value, revision), removed=plan.remove)
+            except ExpectationFailed as error:
+                entry = error.current
+                current = None if entry is None else Current(orjson.loads(entry.value), entry.revision)
+        raise conflict(kind.group, kind.plural, name)
+
+    # Steps that all writes share
+
+    async def _commit(self, operation: Operation) -> int:
+        """Commit and wait until this server's own reads show it."""
+        try:
+            revision = await self.store.commit([operation])
+        except StoreFailed as error:
+            raise service_unavailable(
+                f"the store did not take the write, nothing was changed: {error}; try again when it has space"
+            ) from error
+        await self.cache.wait_for(revision)
+        return revision
+
+    def _encode(self, stored: Kind, obj: JsonObject) -> bytes:
+        try:
+            value = encode_stored(obj)
+        except orjson.JSONEncodeError as error:
+            raise internal(f"{stored.kind} cannot be encoded: {error}") from error
+        if len(value) > OBJECT_LIMIT_BYTES:
+            raise too_large(
+                f"Request is too large: the object is {len(value)} bytes as stored, {OBJECT_LIMIT_BYTES} are allowed"
+            )
+        return value
+
+    def _context(self, context: WriteContext, now_s: float) -> Context:
+        return Context(
+            context.user.name,
+            format_time(now_s),
+            context.subresource,
+            context.dry_run,
+            self.kinds.kubernetes_version,
+        )
+
+    def _attributes(
+        self,
+        operation: AdmissionOperation,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        context: WriteContext,
+        obj: JsonObject | None,
+        old: JsonObject | None,
+    ) -> Attributes:
+        return Attributes(
+            operation,
+            kind,
+            namespace,
+            name,
+            context.user,
+            obj,
+            old,
+            context.subresource,
+            context.dry_run,
+            context.warnings,
+        )
+
+    def _track(self, stored: Kind, old: JsonObject, new: JsonObject, context: WriteContext, now_s: float) -> None:
+        if context.operation == "Apply":
+            return  # the apply itself wrote managedFields
+        track_update(
+            old or None,
+            new,
+            manager=context.field_manager,
+            operation="Update",
+            subresource=context.subresource,
+            api_version=stored.api_version,
+            now=format_time(now_s),
+            schema=stored.schema,
+        )
+
+
+def _metadata_of(obj: JsonObject) -> dict[str, Any]:
+    metadata: dict[str, Any] | None = obj.get("metadata")
+    if metadata is None:
+        metadata = obj["metadata"] = {}
+    return metadata
+
+
+def _check_namespace(kind: Kind, namespace: str, metadata: dict[str, Any]) -> None:
+    given = metadata.get("namespace") or ""
+    if not kind.namespaced:
+        if given:
+            cause = Cause("FieldValueForbidden", "metadata.namespace", "Forbidden: not allowed on this type")
+            raise invalid(kind.group, kind.kind, metadata.get("name", ""), [cause])
+        metadata.pop("namespace", None)
+        return
+    if given and given != namespace:
+        raise bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
+    metadata["namespace"] = namespace
+
+
+def _with_revision(obj: JsonObject, revision: int) -> JsonObject:
+    """Return a copy of the object deep enough for `make` to build on, with its resourceVersion."""
+    shown: JsonObject = orjson.loads(orjson.dumps(obj))
+    shown["metadata"]["resourceVersion"] = str(revision)
+    return shown

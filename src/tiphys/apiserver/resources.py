@@ -1,0 +1,296 @@
+"""Resource requests: from a verb and a path to the registry or to reads, for every kind alike.
+
+Subresources that are not simply a part of the object (scale, binding, eviction, token, log, exec, ...) and virtual
+kinds (reviews) are handlers in a table that is passed in; this file knows none of them by name but the parts of an
+object: status, finalize, ephemeralcontainers, resize, approval.
+
+Spec: Kubernetes API concepts, "API verbs", "Deleting resources".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from tiphys.api.kind import JsonObject, Kind, Kinds
+from tiphys.apiserver.body import (
+    check_kind,
+    decode_object,
+    dry_run_of,
+    field_manager_of,
+    field_validation_of,
+    parse_body,
+    parse_json,
+)
+from tiphys.apiserver.deletion import DeleteOptions, parse_delete_options
+from tiphys.apiserver.patching import APPLY_PATCH, make_apply, make_patch
+from tiphys.apiserver.reads import Reads
+from tiphys.apiserver.registry import Combine, Make, Registry, WriteContext, Written, take_status
+from tiphys.apiserver.requestinfo import RequestInfo
+from tiphys.apiserver.user import User
+from tiphys.base.errors import ApiError, bad_request, method_not_allowed, not_found, path_not_found
+from tiphys.wire.message import Answer, Request, Response
+
+_RETURNS_DELETED = frozenset(
+    {
+        "pods",
+        "podtemplates",
+        "persistentvolumes",
+        "persistentvolumeclaims",
+        "resourcequotas",
+        "serviceaccounts",
+        "services",
+        "storageclasses",
+        "volumeattachments",
+        "csinodes",
+        "csidrivers",
+    }
+)
+"""Kinds whose DELETE answers with the object that was removed; the others answer with a Status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One resource request with all that a subresource handler needs."""
+
+    request: Request
+    info: RequestInfo
+    user: User
+    kind: Kind
+    registry: Registry
+    reads: Reads
+
+    def context(self, subresource: str = "") -> WriteContext:
+        """Return the write context that the request's parameters ask for. Raises ApiError."""
+        return WriteContext(
+            self.user,
+            dry_run_of(self.request),
+            field_manager_of(self.request),
+            field_validation_of(self.request),
+            subresource,
+        )
+
+    def body(self, kind: Kind, context: WriteContext) -> JsonObject:
+        """Return the request's body as a checked object of `kind`. Raises ApiError."""
+        obj = check_kind(parse_body(self.request), kind)
+        decode_object(obj, kind, context.field_validation, self.request.body, context.warnings)
+        return obj
+
+
+SubresourceHandler = Callable[[Call], Awaitable[Answer]]
+
+
+def take_spec_finalizers(new: JsonObject, old: JsonObject) -> JsonObject:
+    """Return `old` with the spec.finalizers of `new`: what a namespace's finalize subresource may change."""
+    spec = dict(old.get("spec") or {})
+    spec["finalizers"] = (new.get("spec") or {}).get("finalizers") or []
+    return dict(old, metadata=new["metadata"], spec=spec)
+
+
+def take_ephemeral_containers(new: JsonObject, old: JsonObject) -> JsonObject:
+    """Return `old` with the ephemeral containers of `new`."""
+    spec = dict(old.get("spec") or {})
+    spec["ephemeralContainers"] = (new.get("spec") or {}).get("ephemeralContainers") or []
+    return dict(old, metadata=new["metadata"], spec=spec)
+
+
+def take_everything(new: JsonObject, old: JsonObject) -> JsonObject:
+    """Return `new`: the kind's own strategy says what the subresource may change."""
+    return new
+
+
+PARTS: Mapping[str, Combine] = {
+    "status": take_status,
+    "finalize": take_spec_finalizers,
+    "ephemeralcontainers": take_ephemeral_containers,
+    "resize": take_everything,
+    "approval": take_status,
+}
+"""Subresources that are a part of the object: what each may change."""
+
+
+class Resources:
+    """The ResourceHandler of the pipeline. `subresources` is keyed by (resource.group, subresource); "*" for any
+    resource. `virtual` is keyed by (group, plural)."""
+
+    def __init__(
+        self,
+        kinds: Kinds,
+        registry: Registry,
+        reads: Reads,
+        subresources: Mapping[tuple[str, str], SubresourceHandler],
+        virtual: Mapping[tuple[str, str], SubresourceHandler],
+    ) -> None:
+        self._kinds = kinds
+        self._registry = registry
+        self._reads = reads
+        self._subresources = subresources
+        self._virtual = virtual
+
+    async def __call__(self, request: Request, info: RequestInfo, user: User) -> Answer:
+        kind = self._kinds.resource(info.group, info.version, info.resource)
+        if kind is None:
+            raise path_not_found()
+        if bool(info.namespace) and not kind.namespaced and info.resource != "namespaces":
+            raise path_not_found()
+        call = Call(request, info, user, kind, self._registry, self._reads)
+        if info.subresource:
+            return await self._subresource(call)
+        if kind.virtual:
+            handler = self._virtual.get((kind.group, kind.plural))
+            if handler is None or request.method != "POST":
+                raise method_not_allowed()
+            return await handler(call)
+        return await self._object(call)
+
+    async def _object(self, call: Call) -> Answer:
+        info, kind = call.info, call.kind
+        verb = info.verb
+        if verb not in kind.verbs or (kind.namespaced and not info.namespace and verb not in ("list", "watch")):
+            raise method_not_allowed()
+        namespace = info.namespace if kind.namespaced else ""
+        if verb == "get":
+            return await self._reads.get_object(kind, namespace, info.name, call.request)
+        if verb == "list":
+            return await self._reads.list_objects(kind, namespace, call.request)
+        if verb == "watch":
+            return await self._reads.watch_objects(kind, namespace, call.request, name=info.name)
+        if verb == "create":
+            if info.name:
+                raise method_not_allowed()
+            return await self._create(call, namespace)
+        if verb in ("update", "patch"):
+            if not info.name:
+                raise method_not_allowed()
+            return await write_part(call, namespace, "", None)
+        if verb == "delete":
+            return await self._delete(call, namespace)
+        return await self._delete_collection(call, namespace)
+
+    async def _subresource(self, call: Call) -> Answer:
+        kind, info = call.kind, call.info
+        name = info.subresource
+        resource = f"{kind.plural}.{kind.group}" if kind.group else kind.plural
+        known = kind.subresource(name.partition("/")[0])
+        if known is None:
+            raise path_not_found()
+        handler = self._subresources.get((resource, name)) or self._subresources.get(("*", name))
+        if handler is not None:
+            return await handler(call)
+        combine = PARTS.get(name)
+        if combine is None or info.verb not in ("get", "update", "patch"):
+            raise method_not_allowed()
+        namespace = info.namespace if kind.namespaced else ""
+        if info.verb == "get":
+            return await self._reads.get_object(kind, namespace, info.name, call.request)
+        return await write_part(call, namespace, name, combine)
+
+    async def _create(self, call: Call, namespace: str) -> Response:
+        context = call.context()
+        obj = call.body(call.kind, context)
+        written = await self._registry.create(call.kind, namespace, obj, context)
+        return answer_written(call, written, context)
+
+    async def _delete(self, call: Call, namespace: str) -> Response:
+        context = call.context()
+        options = delete_options(call.request)
+        written = await self._registry.delete(call.kind, namespace, call.info.name, options, context)
+        if written.removed and call.kind.plural not in _RETURNS_DELETED:
+            return Response(200, deleted_status(call.kind, written.obj), headers=warning_headers(context.warnings))
+        return answer_written(call, written, context)
+
+    async def _delete_collection(self, call: Call, namespace: str) -> Response:
+        context = call.context()
+        options = delete_options(call.request)
+        listed = await self._reads.select(call.kind, namespace, call.request)
+        for cached in listed:
+            try:
+                await self._registry.delete(call.kind, cached.namespace, cached.name, options, context)
+            except ApiError as error:
+                if error.code != 404:  # gone meanwhile is what was wanted
+                    raise
+        items = b",".join(cached.body for cached in listed)
+        head = orjson.dumps(
+            {
+                "kind": f"{call.kind.kind}List",
+                "apiVersion": call.kind.api_version,
+                "metadata": {"resourceVersion": str(self._registry.cache.revision())},
+            }
+        )
+        return Response(200, [head[:-1], b',"items":[', items, b"]}"], headers=warning_headers(context.warnings))
+
+
+async def write_part(call: Call, namespace: str, subresource: str, combine: Combine | None) -> Response:
+    """Answer PUT or PATCH of an object or of a part of it."""
+    context = call.context(subresource)
+    registry, kind, name = call.registry, call.kind, call.info.name
+    if call.info.verb == "update":
+        obj = call.body(kind, context)
+        make: Make = lambda current: orjson.loads(orjson.dumps(obj))  # noqa: E731
+        create_absent = not subresource and kind.strategy.allow_create_on_update
+        written = await registry.update(
+            kind, namespace, name, make, context, combine=combine, create_absent=create_absent
+        )
+    elif call.request.headers.get("content-type", "").startswith(APPLY_PATCH):
+        written = await _apply(call, namespace, combine, context)
+    else:
+        make = make_patch(call.request, kind, context)
+        written = await registry.update(kind, namespace, name, make, context, combine=combine)
+    return answer_written(call, written, context)
+
+
+async def _apply(call: Call, namespace: str, combine: Combine | None, context: WriteContext) -> Written:
+    if not call.request.param("fieldManager"):
+        raise bad_request(
+            'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
+        )
+    context.operation = "Apply"
+    force = call.request.param("force") in ("true", "1")
+    applied, make = make_apply(call.request, call.kind, context, force=force, clock=call.registry.clock)
+    applied.setdefault("metadata", {}).setdefault("name", call.info.name)
+    return await call.registry.update(
+        call.kind, namespace, call.info.name, make, context, combine=combine, create_absent=not context.subresource
+    )
+
+
+def answer_written(call: Call, written: Written, context: WriteContext) -> Response:
+    """Return the answer for a written object, in the version and form that the request wants."""
+    status = 201 if written.created else 200
+    response = call.reads.render_object(call.kind, written.body, call.request, status=status)
+    if context.warnings:
+        response.headers = [*response.headers, *warning_headers(context.warnings)]
+    return response
+
+
+def warning_headers(warnings: Sequence[str]) -> list[tuple[str, str]]:
+    """Return one Warning header for each distinct warning (RFC 7234, code 299)."""
+    texts = dict.fromkeys(warnings)
+    return [("Warning", "299 - " + orjson.dumps(text[:1024]).decode()) for text in texts]
+
+
+def delete_options(request: Request) -> DeleteOptions:
+    """Return the options of a DELETE. Raises ApiError(400)."""
+    body = parse_json(request.body) if request.body else {}
+    if not isinstance(body, dict):
+        raise bad_request("the body of a delete must be DeleteOptions")
+    return parse_delete_options(body, request.query)
+
+
+def deleted_status(kind: Kind, obj: JsonObject) -> bytes:
+    """Return the Status that answers a completed delete."""
+    details = {"name": obj["metadata"]["name"]}
+    if kind.group:
+        details["group"] = kind.group
+    details |= {"kind": kind.plural, "uid": obj["metadata"].get("uid", "")}
+    status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+    return orjson.dumps(status)
+
+
+def require(call: Call, namespace: str) -> JsonObject:
+    """Return the object that a subresource request names, in its storage version. Raises ApiError(404)."""
+    current = call.registry.current(call.registry.storage_kind(call.kind), namespace, call.info.name)
+    if current is None:
+        raise not_found(call.kind.group, call.kind.plural, call.info.name)
+    return current.obj
