@@ -31,7 +31,7 @@ OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 REFERENCE_PREFIX = "#/definitions/"
 
 _DIRECTORY = re.compile(r"v(\d+)\.(\d+)\.0-local")
-_NULLABLE_TYPES = ("string", "integer", "number", "boolean", "array", "object")
+_NULLABLE = re.compile(rb'\[\s*"([a-z]+)",\s*"null"\s*\]')
 
 
 @cache
@@ -62,9 +62,7 @@ def load_definitions(version: tuple[int, int]) -> Definitions:
         raise TiphysError(
             f"Kubernetes {version[0]}.{version[1]} is not a supported version; choose one of {known}"
         ) from None
-    for name in _NULLABLE_TYPES:
-        data = data.replace(b'["%b", "null"]' % name.encode(), b'"%b"' % name.encode())
-        data = data.replace(b'["%b","null"]' % name.encode(), b'"%b"' % name.encode())
+    data = _NULLABLE.sub(rb'"\1"', data)
     data = data.replace(b'"#/$defs/', b'"#/definitions/')
     document = orjson.loads(data)
     definitions: Definitions = document.get("$defs") or document["definitions"]
