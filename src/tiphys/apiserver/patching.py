@@ -34,7 +34,9 @@ def make_patch(request: Request, kind: Kind, context: WriteContext) -> Make:
     if patch_type == JSON_PATCH:
         operations = parse_json(request.body)
         if not isinstance(operations, list):
-            raise bad_request("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+            raise bad_request(
+                "error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch"
+            )
         return _checked(lambda obj: apply_json_patch(obj, operations), kind, context, request.body)
     if patch_type == MERGE_PATCH:
         patch = _object_patch(request)
@@ -48,7 +50,9 @@ def make_patch(request: Request, kind: Kind, context: WriteContext) -> Make:
     )
 
 
-def make_apply(request: Request, kind: Kind, context: WriteContext, *, force: bool, clock: Clock) -> tuple[JsonObject, Make]:
+def make_apply(
+    request: Request, kind: Kind, context: WriteContext, *, force: bool, clock: Clock
+) -> tuple[JsonObject, Make]:
     """Return the applied configuration and the function that merges it. Raises ApiError(400)."""
     applied = parse_yaml(request.body)
     if not isinstance(applied, dict):

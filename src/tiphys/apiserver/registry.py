@@ -49,6 +49,8 @@ GENERATED_PREFIX_LIMIT = 58
 
 _SYSTEM_METADATA = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
 _NOT_GENERATING = frozenset({"metadata", "status"})
+_NOT_BUMPING = frozenset({"status", "binding", "approval"})
+"""Subresources whose writes are not changes of what the user wants."""
 
 
 @dataclass(slots=True)
@@ -133,6 +135,10 @@ class Registry:
         obj = orjson.loads(cached.body)
         del obj["metadata"]["resourceVersion"]
         return Current(obj, cached.revision)
+
+    def now(self) -> str:
+        """Return the time as the API writes it."""
+        return format_time(self.clock.now_s())
 
     def storage_kind(self, kind: Kind) -> Kind:
         """Return the kind in whose version the objects of `kind` are stored."""
@@ -279,7 +285,7 @@ class Registry:
         succeeded = False
         try:
             await self.admission.mutate(attributes)
-            self._bump_generation(stored, new, old)
+            self._bump_generation(stored, new, old, rules.subresource)
             self._track(stored, old, new, context, now_s)
             if new == old:
                 return Written(stored, old, splice_revision(encode_stored(old), current.revision))
@@ -340,8 +346,8 @@ class Registry:
         elif not rules.subresource:
             stored.strategy.prepare_for_update(new, old, rules)
 
-    def _bump_generation(self, stored: Kind, new: JsonObject, old: JsonObject) -> None:
-        if not stored.strategy.generation:
+    def _bump_generation(self, stored: Kind, new: JsonObject, old: JsonObject, subresource: str) -> None:
+        if not stored.strategy.generation or subresource in _NOT_BUMPING:
             return
         ours = {k: v for k, v in new.items() if k not in _NOT_GENERATING}
         theirs = {k: v for k, v in old.items() if k not in _NOT_GENERATING}
@@ -355,6 +361,8 @@ class Registry:
         if rules.subresource == "status":
             return causes + strategy.validate_status_update(new, old, rules)
         causes += strategy.validate(new, rules)
+        if rules.subresource == "binding":
+            return causes  # sets what an update may not change
         return causes + strategy.validate_update(new, old, rules)
 
     # Delete
@@ -379,9 +387,7 @@ class Registry:
             if options.dry_run or (not plan.remove and plan.update is None):
                 body = splice_revision(value, current.revision)
                 return Written(stored, result, body, removed=plan.remove)
-            operation = Operation(
-                stored.storage_key(namespace, name), None if plan.remove else value, current.revision
-            )
+            operation = Operation(stored.storage_key(namespace, name), None if plan.remove else value, current.revision)
             try:
                 revision = await self._commit(operation)
                 return Written(stored, result, splice_revision(value, revision), removed=plan.remove)
@@ -477,9 +483,7 @@ def _check_namespace(kind: Kind, namespace: str, metadata: dict[str, Any]) -> No
         metadata.pop("namespace", None)
         return
     if given and given != namespace:
-        raise bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request"
-        )
+        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
     metadata["namespace"] = namespace
 
 

@@ -1,0 +1,92 @@
+"""Who makes a request: by client certificate, by service-account token, or nobody in particular.
+
+Order as upstream: a verified client certificate first, then a bearer token. A token that is sent and is wrong is
+refused; no credentials at all are system:anonymous.
+
+Spec: Kubernetes documentation, "Authenticating" (X509 client certificates, service account tokens, anonymous).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+from collections.abc import Callable
+
+from tiphys.api.kind import Kind
+from tiphys.apiserver.cache import WatchCache
+from tiphys.apiserver.tokens import BadToken, Claims, Tokens
+from tiphys.apiserver.user import ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, User
+from tiphys.base.errors import unauthorized
+from tiphys.wire.message import Request
+
+log = logging.getLogger(__name__)
+
+_NOBODY = User(ANONYMOUS, (UNAUTHENTICATED,))
+_WEBSOCKET_TOKEN = "base64url.bearer.authorization.k8s.io."
+_PLURALS = {"Pod": "pods", "Secret": "secrets", "Node": "nodes"}
+
+
+class RequestAuthenticator:
+    """The Authenticator of the pipeline. `kind_of(plural)` returns a Kind of the core group."""
+
+    def __init__(
+        self, tokens: Tokens, audiences: tuple[str, ...], cache: WatchCache, kind_of: Callable[[str], Kind]
+    ) -> None:
+        self._tokens = tokens
+        self._audiences = frozenset(audiences)
+        self._cache = cache
+        self._kind_of = kind_of
+        self._by_certificate: dict[tuple[str, tuple[str, ...]], User] = {}
+
+    def authenticate(self, request: Request) -> User:
+        peer = request.peer
+        if peer.common_name is not None:
+            key = (peer.common_name, peer.organizations)
+            user = self._by_certificate.get(key)
+            if user is None:
+                user = self._by_certificate[key] = User(key[0], (*key[1], AUTHENTICATED))
+            return user
+        token = _bearer_token(request)
+        if not token:
+            return _NOBODY
+        try:
+            return self.check_token(token, self._audiences)[0]
+        except BadToken as error:
+            log.info("refused a bearer token from %s: %s", peer.address, error)
+            raise unauthorized() from None
+
+    def check_token(self, token: str, audiences: frozenset[str]) -> tuple[User, tuple[str, ...]]:
+        """Return the token's user and which of the wanted audiences it is for. Raises BadToken."""
+        claims = self._tokens.check(token)
+        matched = tuple(a for a in claims.audiences if a in audiences)
+        if not matched:
+            raise BadToken(f"the token is for {', '.join(claims.audiences)}, not for {', '.join(sorted(audiences))}")
+        self._check_objects(claims)
+        return claims.user(), matched
+
+    def _check_objects(self, claims: Claims) -> None:
+        """A token lives only as long as its service account and the object that it is bound to."""
+        self._check_object("serviceaccounts", claims.namespace, claims.service_account, claims.uid)
+        for bound in claims.bound:
+            namespace = "" if bound.kind == "Node" else claims.namespace
+            self._check_object(_PLURALS[bound.kind], namespace, bound.name, bound.uid)
+
+    def _check_object(self, plural: str, namespace: str, name: str, uid: str) -> None:
+        cached = self._cache.resource(self._kind_of(plural).storage_prefix()).get(namespace, name)
+        if cached is None or cached.uid != uid:
+            raise BadToken(f"the {plural} object {namespace}/{name} that the token is bound to is gone")
+
+
+def _bearer_token(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    for protocol in request.headers.get("sec-websocket-protocol", "").split(","):
+        if protocol.strip().startswith(_WEBSOCKET_TOKEN):
+            text = protocol.strip().removeprefix(_WEBSOCKET_TOKEN)
+            try:
+                return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+            except (binascii.Error, UnicodeDecodeError):
+                raise unauthorized() from None
+    return ""

@@ -1,0 +1,147 @@
+"""The scale subresource: an autoscaling/v1 Scale made from a workload's own fields, and written back to them.
+
+Which fields is the kind's `scale_paths`; custom resources have it from their definition. A write of a Scale is a write
+of the workload, so generation, validation and conflicts are the workload's.
+
+Spec: Kubernetes API reference, Scale v1 autoscaling; CustomResourceDefinition "Scale subresource".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from tiphys.api.kind import JsonObject, Kind
+from tiphys.api.schema import DecodeResult
+from tiphys.api.selectors import selector_of
+from tiphys.apiserver.body import parse_body
+from tiphys.apiserver.patching import make_patch
+from tiphys.apiserver.registry import WriteContext, Written
+from tiphys.apiserver.resources import Call, require, warning_headers
+from tiphys.base.errors import Cause, bad_request, invalid, method_not_allowed
+from tiphys.wire.message import Answer, Response
+
+
+def _get_path(obj: JsonObject, path: str) -> Any:
+    value: Any = obj
+    for part in path.strip(".").split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(part)
+    return value
+
+
+def _set_path(obj: JsonObject, path: str, value: Any) -> None:
+    parts = path.strip(".").split(".")
+    for part in parts[:-1]:
+        obj = obj.setdefault(part, {})
+    obj[parts[-1]] = value
+
+
+def scale_of(kind: Kind, obj: JsonObject, resource_version: str) -> JsonObject:
+    """Return the Scale of a workload."""
+    assert kind.scale_paths is not None
+    spec_path, status_path, selector_path = kind.scale_paths
+    metadata = obj["metadata"]
+    scale: JsonObject = {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {
+            "name": metadata["name"],
+            "namespace": metadata.get("namespace", ""),
+            "uid": metadata.get("uid", ""),
+            "resourceVersion": resource_version,
+            "creationTimestamp": metadata.get("creationTimestamp"),
+        },
+        "spec": {},
+        "status": {"replicas": _get_path(obj, status_path) or 0},
+    }
+    replicas = _get_path(obj, spec_path)
+    if replicas:
+        scale["spec"]["replicas"] = replicas
+    selector = _get_path(obj, selector_path) if selector_path else None
+    if isinstance(selector, str):
+        scale["status"]["selector"] = selector
+    elif isinstance(selector, dict):
+        plain = "matchLabels" not in selector and "matchExpressions" not in selector
+        scale["status"]["selector"] = str(selector_of({"matchLabels": selector} if plain else selector))
+    return scale
+
+
+class _ScaleSchema:
+    """Scale has two writable fields; everything else of a sent Scale is ignored as upstream does."""
+
+    def decode(self, obj: JsonObject) -> DecodeResult:
+        replicas = (obj.get("spec") or {}).get("replicas")
+        if replicas is not None and (not isinstance(replicas, int) or isinstance(replicas, bool)):
+            kind = "string" if isinstance(replicas, str) else type(replicas).__name__
+            return DecodeResult(
+                (f"json: cannot unmarshal {kind} into Go struct field ScaleSpec.spec.replicas of type int32",)
+            )
+        return DecodeResult()
+
+    def node(self, path: Any) -> None:
+        return None
+
+
+SCALE = Kind(group="autoscaling", version="v1", kind="Scale", plural="scale", schema=_ScaleSchema(), virtual=True)
+
+
+async def handle_scale(call: Call) -> Answer:
+    """Answer GET, PUT and PATCH of a scale subresource."""
+    kind = call.registry.storage_kind(call.kind)
+    namespace = call.info.namespace if kind.namespaced else ""
+    if call.info.verb == "get":
+        require(call, namespace)
+        cached = call.registry.cache.resource(kind.storage_prefix()).get(namespace, call.info.name)
+        assert cached is not None
+        scale = scale_of(kind, orjson.loads(cached.body), str(cached.revision))
+        return Response(200, orjson.dumps(scale))
+    if call.info.verb not in ("update", "patch"):
+        raise method_not_allowed()
+    context = call.context("scale")
+    written = await _write(call, kind, namespace, context)
+    revision = orjson.loads(written.body)["metadata"].get("resourceVersion", "")
+    return Response(200, orjson.dumps(scale_of(kind, written.obj, revision)), headers=warning_headers(context.warnings))
+
+
+async def _write(call: Call, kind: Kind, namespace: str, context: WriteContext) -> Written:
+    sent: JsonObject | None = None
+    change = None
+    if call.info.verb == "update":
+        sent = parse_body(call.request)
+        if not isinstance(sent, dict):
+            raise bad_request("the body must be a Scale")
+    else:
+        change = make_patch(call.request, SCALE, context)
+
+    def make(obj: JsonObject) -> JsonObject:
+        if sent is not None:
+            wanted = sent
+        else:
+            assert change is not None
+            wanted = change(scale_of(kind, obj, obj["metadata"]["resourceVersion"]))
+        errors = _ScaleSchema().decode(wanted).type_errors
+        if errors:
+            raise bad_request(f'Scale in version "v1" cannot be handled as a Scale: {errors[0]}')
+        name = (wanted.get("metadata") or {}).get("name", call.info.name)
+        if name != call.info.name:
+            raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({call.info.name})")
+        replicas = (wanted.get("spec") or {}).get("replicas", 0)
+        if replicas < 0:
+            detail = f"Invalid value: {replicas}: must be greater than or equal to 0"
+            cause = Cause("FieldValueInvalid", "spec.replicas", detail)
+            raise invalid("autoscaling", "Scale", call.info.name, [cause])
+        assert kind.scale_paths is not None
+        _set_path(obj, kind.scale_paths[0], replicas)
+        revision = (wanted.get("metadata") or {}).get("resourceVersion")
+        if not revision:
+            obj["metadata"].pop("resourceVersion", None)
+        else:
+            obj["metadata"]["resourceVersion"] = revision
+        return obj
+
+    # a scale is a change of the workload's own spec: its strategy runs as for a plain update
+    context.subresource = ""
+    return await call.registry.update(kind, namespace, call.info.name, make, context)
