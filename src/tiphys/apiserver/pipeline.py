@@ -137,8 +137,7 @@ def denial(user: User, info: RequestInfo, reason: str) -> ApiError:
     """Return the 403 that tells who may not do what, where."""
     if not info.is_resource:
         message = f'forbidden: User "{user.name}" cannot {info.verb} path "{info.path}"'
-        error = ApiError(403, "Forbidden", message + (f": {reason}" if reason else ""), details={})
-        return error
+        return ApiError(403, "Forbidden", message + (f": {reason}" if reason else ""), details={})
     resource = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
     where = f'in the namespace "{info.namespace}"' if info.namespace else "at the cluster scope"
     why = f'User "{user.name}" cannot {info.verb} resource "{resource}" in API group "{info.group}" {where}'

@@ -1,0 +1,146 @@
+"""Reviews: questions about who somebody is and what they may do, answered and not stored.
+
+Spec: Kubernetes API reference, authentication.k8s.io and authorization.k8s.io; "Checking API Access".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from tiphys.api.kind import JsonObject
+from tiphys.apiserver.authentication import RequestAuthenticator
+from tiphys.apiserver.pipeline import Authorizer
+from tiphys.apiserver.rbac import RbacAuthorizer
+from tiphys.apiserver.requestinfo import RequestInfo
+from tiphys.apiserver.resources import Call, SubresourceHandler
+from tiphys.apiserver.tokens import BadToken
+from tiphys.apiserver.user import User
+from tiphys.base.errors import bad_request
+from tiphys.wire.message import Answer, Response
+
+
+def review_handlers(
+    authenticator: RequestAuthenticator, authorizer: Authorizer, rbac: RbacAuthorizer, audiences: tuple[str, ...]
+) -> Mapping[tuple[str, str], SubresourceHandler]:
+    """Return the handlers of the virtual kinds, by (group, plural)."""
+
+    async def subject_access(call: Call) -> Answer:
+        review = _review(call)
+        spec = review.get("spec") or {}
+        user = User(
+            spec.get("user") or "",
+            tuple(spec.get("groups") or ()),
+            spec.get("uid") or "",
+            {key: tuple(values) for key, values in (spec.get("extra") or {}).items()},
+        )
+        if not user.name and not user.groups:
+            raise bad_request('spec.user: Invalid value: "": at least one of user or group must be specified')
+        namespace = call.info.namespace
+        asked = (spec.get("resourceAttributes") or {}).get("namespace")
+        if call.kind.plural == "localsubjectaccessreviews" and asked != namespace:
+            raise bad_request(
+                f"spec.resourceAttributes.namespace: Invalid value: {asked!r}: must match metadata.namespace"
+            )
+        return _answer(call, review, _decide(authorizer, user, spec))
+
+    async def self_subject_access(call: Call) -> Answer:
+        review = _review(call)
+        return _answer(call, review, _decide(authorizer, call.user, review.get("spec") or {}))
+
+    async def self_subject_rules(call: Call) -> Answer:
+        review = _review(call)
+        namespace = (review.get("spec") or {}).get("namespace") or ""
+        if not namespace:
+            raise bad_request("no namespace on request")
+        rules = [rule for grant in rbac.grants(call.user, namespace) for rule in grant.rule_objects]
+        resource = [_only(r, "verbs", "apiGroups", "resources", "resourceNames") for r in rules if r.get("resources")]
+        other = [_only(r, "verbs", "nonResourceURLs") for r in rules if r.get("nonResourceURLs")]
+        status = {"resourceRules": resource, "nonResourceRules": other, "incomplete": False}
+        return _answer(call, review, status)
+
+    async def self_subject(call: Call) -> Answer:
+        return _answer(call, _review(call), {"userInfo": user_info(call.user)})
+
+    async def token_review(call: Call) -> Answer:
+        review = _review(call)
+        spec = review.get("spec") or {}
+        if not spec.get("token"):
+            raise bad_request("token is required for TokenReview in authentication")
+        wanted = frozenset(spec.get("audiences") or audiences)
+        try:
+            user, matched = authenticator.check_token(spec["token"], wanted)
+        except BadToken as error:
+            return _answer(call, review, {"user": {}, "error": str(error)})
+        return _answer(call, review, {"authenticated": True, "user": user_info(user), "audiences": list(matched)})
+
+    return {
+        ("authorization.k8s.io", "subjectaccessreviews"): subject_access,
+        ("authorization.k8s.io", "localsubjectaccessreviews"): subject_access,
+        ("authorization.k8s.io", "selfsubjectaccessreviews"): self_subject_access,
+        ("authorization.k8s.io", "selfsubjectrulesreviews"): self_subject_rules,
+        ("authentication.k8s.io", "selfsubjectreviews"): self_subject,
+        ("authentication.k8s.io", "tokenreviews"): token_review,
+    }
+
+
+def user_info(user: User) -> JsonObject:
+    """Return a user as the API shows it."""
+    info: JsonObject = {"username": user.name}
+    if user.uid:
+        info["uid"] = user.uid
+    if user.groups:
+        info["groups"] = list(user.groups)
+    if user.extra:
+        info["extra"] = {key: list(values) for key, values in user.extra.items()}
+    return info
+
+
+def _review(call: Call) -> JsonObject:
+    return call.body(call.kind, call.context())
+
+
+def _answer(call: Call, review: JsonObject, status: JsonObject) -> Response:
+    review["status"] = status
+    metadata = review.setdefault("metadata", {})
+    metadata.setdefault("creationTimestamp", None)
+    return call.reads.render_object(call.kind, review, call.request, status=201)
+
+
+def _decide(authorizer: Authorizer, user: User, spec: Mapping[str, Any]) -> JsonObject:
+    resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
+    if (resource is None) == (path is None):
+        raise bad_request(
+            "spec.resourceAttributes: Invalid value: exactly one of nonResourceAttributes or resourceAttributes "
+            "must be specified"
+        )
+    if resource is not None:
+        info = RequestInfo(
+            True,
+            resource.get("verb") or "",
+            "",
+            resource.get("group") or "",
+            resource.get("version") or "",
+            resource.get("namespace") or "",
+            resource.get("resource") or "",
+            resource.get("name") or "",
+            resource.get("subresource") or "",
+        )
+    else:
+        assert path is not None
+        info = RequestInfo(False, path.get("verb") or "", path.get("path") or "")
+    decision = authorizer.authorize(user, info)
+    status: JsonObject = {"allowed": decision.allowed}
+    if decision.reason:
+        status["reason"] = decision.reason
+    return status
+
+
+def _only(rule: Mapping[str, Any], *keys: str) -> JsonObject:
+    return {key: rule[key] for key in _present(rule, keys)}
+
+
+def _present(rule: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
+    return [key for key in keys if rule.get(key)]
