@@ -1,0 +1,102 @@
+"""Bytes of HTTP/1.1 answers: heads, chunks, compression. Pure functions over records of message.py.
+
+Invariant: no value of a header can end its line, so a handler cannot split an answer.
+
+Spec: RFC 9110 (semantics), RFC 9112 section 6 (body length) and 7.1 (chunks).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from http import HTTPStatus
+from urllib.parse import unquote_to_bytes
+
+import orjson
+
+from tiphys.base.errors import ApiError
+from tiphys.wire.message import Response
+
+LAST_CHUNK = b"0\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+GZIP_FROM_BYTES = 128 * 1024
+_GZIP_WBITS = 31
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+_heads: dict[tuple[int, str], bytes] = {}
+"""Beginnings of heads by status and content type; bounded because both come from this program's own tables."""
+_HEADS_LIMIT = 512
+
+
+def encode_head(status: int, content_type: str, headers: Sequence[tuple[str, str]], date: bytes) -> bytes:
+    """Return status line and headers, without the length header and the empty line. `date` is a whole header line."""
+    key = (status, content_type)
+    start = _heads.get(key)
+    if start is None:
+        line = _STATUS_LINES.get(status, f"HTTP/1.1 {status} Status\r\n")
+        if content_type:
+            line += f"Content-Type: {_one_line(content_type)}\r\n"
+        start = line.encode("latin-1", "replace")
+        if len(_heads) < _HEADS_LIMIT:
+            _heads[key] = start
+    if not headers:
+        return start + date
+    lines = "".join([f"{_one_line(name)}: {_one_line(value)}\r\n" for name, value in headers])
+    return start + date + lines.encode("latin-1", "replace")
+
+
+def encode_chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def error_response(error: ApiError) -> Response:
+    """Return the answer that tells an `ApiError`: a Status object."""
+    return Response(error.code, orjson.dumps(error.status()), headers=error.headers)
+
+
+def text_response(status: int, text: str) -> Response:
+    """Return a plain text answer, for what is not worth a Status: bytes that are not HTTP."""
+    return Response(status, text.encode(), "text/plain; charset=utf-8")
+
+
+def gzip_body(body: bytes | Sequence[bytes]) -> bytes:
+    """Return a body compressed at level 1, as upstream does. Releases the interpreter lock: call it in a thread."""
+    compressor = zlib.compressobj(1, zlib.DEFLATED, _GZIP_WBITS)
+    parts = [body] if isinstance(body, bytes) else body
+    packed = [compressor.compress(part) for part in parts]
+    packed.append(compressor.flush())
+    return b"".join(packed)
+
+
+def decode_target(target: bytes) -> tuple[str, str, str]:
+    """Return (decoded path, raw query, raw path) of a request target. Raises ValueError when it is malformed.
+
+    Dots and doubled slashes stay as they are: the handler's routing finds nothing there and answers 404, as upstream.
+    """
+    if not target.startswith(b"/"):
+        target = _path_of_absolute(target)
+    raw, _, query = target.partition(b"?")
+    raw_path = raw.decode("latin-1")
+    if b"%" not in raw:
+        return raw_path, query.decode("latin-1"), raw_path
+    decoded = unquote_to_bytes(raw)
+    if raw.count(b"%") != sum(1 for part in raw.split(b"%")[1:] if _is_escape(part[:2])):
+        raise ValueError(f"invalid URL escape in {raw_path!r}")
+    return decoded.decode("utf-8", "replace"), query.decode("latin-1"), raw_path
+
+
+def _is_escape(digits: bytes) -> bool:
+    return len(digits) == 2 and all(digit in b"0123456789abcdefABCDEF" for digit in digits)
+
+
+def _path_of_absolute(target: bytes) -> bytes:
+    if target == b"*":
+        return b"/*"
+    scheme, separator, rest = target.partition(b"://")
+    if not separator or scheme.lower() not in (b"http", b"https"):
+        raise ValueError("the request target is neither a path nor a URL")
+    slash = rest.find(b"/")
+    return rest[slash:] if slash >= 0 else b"/"
+
+
+def _one_line(value: str) -> str:
+    return value if value.isprintable() else "".join(c if c.isprintable() else " " for c in value)

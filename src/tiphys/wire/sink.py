@@ -1,0 +1,98 @@
+"""The body of a streamed answer (watch, followed logs) on its way to the socket.
+
+Decides what shares a chunk and a TLS record: all that is sent within one turn of the loop. Made by connection.py;
+written to by handlers through `message.Sink`. Invariant: the stop function is called exactly once, whoever ends the
+stream. What a slow client does not take waits here unencrypted; the sender watches `pending_bytes` and closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tiphys.wire.encoding import LAST_CHUNK, encode_chunk
+
+if TYPE_CHECKING:
+    from tiphys.wire.connection import HttpConnection
+    from tiphys.wire.server import HttpServer
+
+
+class StreamSink:
+    """Implements `message.Sink`: gathers what is sent within one turn of the loop into one chunk and one write.
+
+    While the socket takes nothing, data waits here unencrypted, and `pending_bytes` tells it.
+    """
+
+    __slots__ = ("_chunked", "_closed", "_connection", "_ended", "_parts", "_server", "_size", "_stop", "_transport")
+
+    def __init__(
+        self, server: HttpServer, connection: HttpConnection, transport: asyncio.Transport, chunked: bool
+    ) -> None:
+        self._server = server
+        self._connection = connection
+        self._transport = transport
+        self._chunked = chunked
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._stop: Callable[[], None] | None = None
+        self._closed = False
+        """No more data is taken; what is queued is still sent."""
+        self._ended = False
+        """The last chunk is written, or the peer is gone."""
+
+    def started(self, stop: Callable[[], None]) -> None:
+        if self._ended or self._closed:
+            stop()
+        else:
+            self._stop = stop
+
+    def send(self, data: bytes) -> None:
+        if self._closed or not data:
+            return
+        if not self._parts:
+            self._server.flush_soon(self)
+        self._parts.append(data)
+        self._size += len(data)
+
+    def pending_bytes(self) -> int:
+        return 0 if self._ended else self._size + self._transport.get_write_buffer_size()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._call_stop()
+        if not self._parts:
+            self._server.flush_soon(self)
+
+    def flush(self) -> None:
+        """Write what is queued, unless the socket takes nothing now."""
+        if self._ended or self._connection.writing_paused:
+            return
+        parts = self._parts
+        if parts:
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            self._size = 0
+            if self._closed:
+                self._transport.write((encode_chunk(data) + LAST_CHUNK) if self._chunked else data)
+            else:
+                self._transport.write(encode_chunk(data) if self._chunked else data)
+        elif self._closed and self._chunked:
+            self._transport.write(LAST_CHUNK)
+        if self._closed:
+            self._ended = True
+            self._connection.stream_ended()
+
+    def lost(self) -> None:
+        """The peer is gone."""
+        self._ended = self._closed = True
+        self._parts.clear()
+        self._size = 0
+        self._call_stop()
+
+    def _call_stop(self) -> None:
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            stop()
