@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import orjson
-
 from tiphys.api.kind import JsonObject
 from tiphys.apiserver.authentication import RequestAuthenticator
 from tiphys.apiserver.pipeline import Authorizer

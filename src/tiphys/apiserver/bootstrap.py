@@ -1,0 +1,117 @@
+"""What stands in a cluster before the first client comes: namespaces, roles, priority classes, the API's own Service.
+
+`bootstrap` writes what is absent, in one commit where it can; it is idempotent, so every start of an API server runs
+it. The Endpoints of the `kubernetes` Service are kept equal to the address that the server is reached at.
+
+Spec: Kubernetes documentation, "Namespaces: initial namespaces", "Using RBAC Authorization: auto-reconciliation".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tiphys.api.kind import JsonObject
+from tiphys.apiserver.bootstrap_roles import bootstrap_rbac
+from tiphys.apiserver.registry import Registry, WriteContext
+from tiphys.apiserver.user import MASTERS, User
+from tiphys.base.errors import ApiError
+
+API_SERVER = User("system:apiserver", (MASTERS,))
+NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+_CLASSES = (
+    ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster."),
+    ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their node."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Advertised:
+    """Where clients inside the cluster reach this API server. `service_ip` is the first of the Service network."""
+
+    address: str
+    port: int
+    service_ip: str
+
+
+async def bootstrap(registry: Registry, advertised: Advertised | None) -> None:
+    """Make the cluster's first objects; existing ones stay as they are, but for the API server's own endpoints."""
+    for name in NAMESPACES:
+        await _ensure(registry, "", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    for obj in bootstrap_rbac():
+        await _ensure(registry, "", obj)
+    for name, value, description in _CLASSES:
+        await _ensure(
+            registry,
+            "",
+            {
+                "apiVersion": "scheduling.k8s.io/v1",
+                "kind": "PriorityClass",
+                "metadata": {"name": name},
+                "value": value,
+                "description": description,
+            },
+        )
+    if advertised is not None:
+        await _publish(registry, advertised)
+
+
+async def _publish(registry: Registry, advertised: Advertised) -> None:
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    port = {"name": "https", "protocol": "TCP", "port": 443, "targetPort": advertised.port}
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+        "spec": {"type": "ClusterIP", "clusterIP": advertised.service_ip, "ports": [port], "sessionAffinity": "None"},
+    }
+    await _ensure(registry, "default", service)
+    endpoint_port = {"name": "https", "protocol": "TCP", "port": advertised.port}
+    endpoints = {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+        "subsets": [{"addresses": [{"ip": advertised.address}], "ports": [endpoint_port]}],
+    }
+    await _ensure(registry, "default", endpoints, replace=True)
+    endpoint_slice = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [advertised.address], "conditions": {"ready": True}}],
+        "ports": [endpoint_port],
+    }
+    await _ensure(registry, "default", endpoint_slice, replace=True)
+
+
+async def _ensure(registry: Registry, namespace: str, obj: JsonObject, *, replace: bool = False) -> None:
+    """Create the object if it is absent; with `replace` make an existing one equal to it."""
+    group, _, version = obj["apiVersion"].rpartition("/")
+    kind = registry.kinds.by_kind(group, version, obj["kind"])
+    if kind is None:
+        return  # this Kubernetes version does not serve it
+    name = obj["metadata"]["name"]
+    context = WriteContext(API_SERVER, field_manager="kube-apiserver", field_validation="Ignore")
+    cached = registry.cache.resource(kind.storage_prefix()).get(namespace, name)
+    if cached is None:
+        try:
+            await registry.create(kind, namespace, obj, context)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+    elif replace:
+        await registry.update(kind, namespace, name, lambda current: _merged(current, obj), context)
+
+
+def _merged(current: JsonObject, wanted: JsonObject) -> JsonObject:
+    metadata = {**current["metadata"], "labels": wanted["metadata"].get("labels") or {}}
+    metadata.pop("resourceVersion", None)
+    return {**current, **wanted, "metadata": metadata}
