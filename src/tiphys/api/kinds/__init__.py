@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tiphys.api.columns import TABLES
+from tiphys.api.columns import NO_TABLE, TABLES
+from tiphys.api.conversions import CONVERSIONS
 from tiphys.api.kind import Kind, Strategy
-from tiphys.api.kinds.conversion import CONVERSIONS
 from tiphys.api.kinds.fields import selectable_fields
 from tiphys.api.kinds.schemas import Definitions, LazySchema, definition_name
 from tiphys.api.kinds.table import BODIES, NEWEST_MINOR, OLDEST_MINOR, Record, parse_table
@@ -53,7 +53,7 @@ def _kind(
     strategies: Mapping[tuple[str, str], Strategy],
     minor: int,
 ) -> Kind:
-    columns, row = TABLES.get((record.group, record.kind), TABLES["", ""])
+    columns, row = TABLES.get((record.group, record.kind), NO_TABLE)
     definition = definition_name(record.group, record.version, record.kind)
     return Kind(
         group=record.group,

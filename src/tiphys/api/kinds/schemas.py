@@ -29,9 +29,9 @@ class Definitions:
 
     def __init__(self, version: tuple[int, int]) -> None:
         self.version = version
-        self._loaded: Mapping[str, Any] | None = None
+        self._loaded: dict[str, dict[str, Any]] | None = None
 
-    def get(self) -> Mapping[str, Any]:
+    def get(self) -> dict[str, dict[str, Any]]:
         """Return all definitions by name."""
         if self._loaded is None:
             from tiphys.api.definitions import load_definitions
