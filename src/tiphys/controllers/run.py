@@ -1,0 +1,55 @@
+"""Runs every controller of the cluster in one task group.
+
+In: `Deps`. Each resource is watched once, whoever reads it. A controller starts working when the resources that it reads
+have their first list, so the quick ones (ServiceAccounts) wait for nobody. Cancellation stops the workers in the middle
+of their keys: every write order allows that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from tiphys.client.queue import run_workers
+from tiphys.controllers.deployment import deployment_controller
+from tiphys.controllers.mirror import wait_synced
+from tiphys.controllers.namespace import namespace_controller
+from tiphys.controllers.replicaset import replicaset_controller, replicationcontroller_controller
+from tiphys.controllers.serviceaccount import rootca_controller, serviceaccount_controller
+from tiphys.controllers.shared import Controller, Deps, Shared
+
+CONTROLLERS: Mapping[str, Callable[[Shared], Controller]] = {
+    "serviceaccount": serviceaccount_controller,
+    "root-ca-publisher": rootca_controller,
+    "namespace": namespace_controller,
+    "replicaset": replicaset_controller,
+    "replicationcontroller": replicationcontroller_controller,
+    "deployment": deployment_controller,
+}
+
+
+async def run_controllers(deps: Deps, controllers: Mapping[str, Callable[[Shared], Controller]] = CONTROLLERS) -> None:
+    """Run the controllers until cancelled."""
+    shared = Shared(deps)
+    made = [make(shared) for name, make in controllers.items() if name != "root-ca-publisher" or deps.cluster_ca]
+    async with asyncio.TaskGroup() as group:
+        for mirror in shared.mirrors.values():
+            group.create_task(mirror.reflector.run(), name=f"watch-{mirror.resource.plural}")
+        for component, recorder in shared.recorders.items():
+            group.create_task(recorder.run(), name=f"events-{component}")
+        for controller in made:
+            group.create_task(_run_controller(controller), name=controller.name)
+
+
+async def _run_controller(controller: Controller) -> None:
+    await wait_synced(controller.mirrors)
+    async with asyncio.TaskGroup() as group:
+        for number, task in enumerate(controller.tasks):
+            group.create_task(task(), name=f"{controller.name}-task-{number}")
+        group.create_task(
+            run_workers(controller.queue, controller.reconcile, workers=controller.workers, name=controller.name),
+            name=f"{controller.name}-workers",
+        )
+
+
+__all__ = ["CONTROLLERS", "Deps", "run_controllers"]
