@@ -64,6 +64,8 @@ def parse_request_info(request: Request) -> RequestInfo:
             if path.endswith("/"):
                 rest += "/"
     verb = _collection_verb(request, verb, name)
+    if not name and verb in ("list", "watch") and "metadata.name" in request.raw_query:
+        name = _selected_name(request)
     return RequestInfo(True, verb, path, group, version, namespace, resource, name, subresource, rest)
 
 
@@ -76,3 +78,10 @@ def _collection_verb(request: Request, verb: str, name: str) -> str:
         watching = "watch" in request.raw_query and request.param("watch", "0") in ("1", "true", "True", "")
         return "watch" if watching else "list"
     return "get"
+
+
+def _selected_name(request: Request) -> str:
+    """A list or watch of exactly one name is authorized like a get of it (kubelets watch single Secrets so)."""
+    terms = [term.partition("=") for term in request.param("fieldSelector").split(",")]
+    names = [value.lstrip("=") for key, _, value in terms if key == "metadata.name"]
+    return names[0] if len(names) == 1 else ""

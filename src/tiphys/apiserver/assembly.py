@@ -1,0 +1,151 @@
+"""An API server from its parts: the one place that knows them all.
+
+`assemble` takes a started store and returns an `Assembled` whose `handle` answers requests; who listens on sockets
+(cluster/processes.py) or calls it in process (tests, simulation) is not decided here.
+
+The order of admission plugins is in `_admission`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tiphys.api.kind import Kind, Kinds
+from tiphys.api.kinds import builtin_kinds
+from tiphys.apiserver.admission import Chain
+from tiphys.apiserver.authentication import RequestAuthenticator
+from tiphys.apiserver.bootstrap import Advertised, bootstrap
+from tiphys.apiserver.cache import ResourceCache, WatchCache
+from tiphys.apiserver.crds import CustomResources
+from tiphys.apiserver.kubelets import KubeletDialer
+from tiphys.apiserver.nodeauthorizer import AuthorizerChain, NodeAuthorizer
+from tiphys.apiserver.paths import server_paths
+from tiphys.apiserver.pipeline import ApiServer
+from tiphys.apiserver.plugins.namespacelifecycle import NamespaceLifecycle
+from tiphys.apiserver.plugins.podpriority import PodPriority
+from tiphys.apiserver.plugins.podserviceaccount import PodServiceAccount
+from tiphys.apiserver.rbac import RbacAuthorizer
+from tiphys.apiserver.reads import Reads
+from tiphys.apiserver.registry import Registry
+from tiphys.apiserver.resources import Resources, SubresourceHandler
+from tiphys.apiserver.reviews import review_handlers
+from tiphys.apiserver.service_addresses import ServiceAddresses
+from tiphys.apiserver.subresources.node import kubelet_handlers
+from tiphys.apiserver.subresources.pod import handle_binding, handle_eviction
+from tiphys.apiserver.subresources.scale import handle_scale
+from tiphys.apiserver.subresources.token import token_handler
+from tiphys.apiserver.tokens import Tokens
+from tiphys.base.clock import Clock, Randomness
+from tiphys.store.interface import Store
+from tiphys.wire.message import Handler
+from tiphys.wire.tls import create_signing_key
+
+log = logging.getLogger(__name__)
+
+DEFAULT_ISSUER = "https://kubernetes.default.svc.cluster.local"
+COMPACT_EVERY_S = 300.0
+"""How often history older than the last round is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServerConfig:
+    """What a cluster decides about its API server."""
+
+    kubernetes_version: tuple[int, int] = (1, 37)
+    service_cidr: str = "10.96.0.0/16"
+    advertised: Advertised | None = None
+    """Where pods reach the server; None in a simulation without a network."""
+    issuer: str = DEFAULT_ISSUER
+    signing_key_pem: bytes = b""
+    """Of service-account tokens; b"" makes a new one, which does not survive a restart."""
+    dialer: KubeletDialer | None = None
+    """How logs, exec and the like reach kubelets; None refuses them."""
+
+
+@dataclass(slots=True)
+class Assembled:
+    """A running API server without sockets."""
+
+    handle: Handler
+    registry: Registry
+    cache: WatchCache
+    kinds: Kinds
+    tokens: Tokens
+    audiences: tuple[str, ...]
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def stop(self) -> None:
+        """Stop background tasks and the watch cache; the store is the caller's."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.cache.stop()
+
+
+async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomness: Randomness) -> Assembled:
+    """Build the server on a started store, write what every cluster has, and start its background work."""
+    kinds = Kinds(builtin_kinds(config.kubernetes_version), config.kubernetes_version)
+    cache = WatchCache(store)
+    await cache.start()
+    tokens = Tokens(config.issuer, config.signing_key_pem or create_signing_key()[0], clock, randomness)
+    audiences = (config.issuer,)
+    registry = Registry(store, cache, kinds, _admission(config, cache, kinds, randomness), clock, randomness)
+    reads = Reads(cache, store, clock, randomness)
+    rbac = RbacAuthorizer(cache, _finder(kinds, "rbac.authorization.k8s.io"))
+    authorizer = AuthorizerChain(NodeAuthorizer(cache, _finder(kinds, "")), rbac)
+    authenticator = RequestAuthenticator(tokens, audiences, cache, _finder(kinds, ""))
+    subresources: dict[tuple[str, str], SubresourceHandler] = {
+        ("*", "scale"): handle_scale,
+        ("pods", "binding"): handle_binding,
+        ("pods", "eviction"): handle_eviction,
+        ("serviceaccounts", "token"): token_handler(tokens, audiences),
+        **kubelet_handlers(config.dialer),
+    }
+    virtual = {**review_handlers(authenticator, authorizer, rbac, audiences), ("", "bindings"): handle_binding}
+    resources = Resources(kinds, registry, reads, subresources, virtual)
+    custom = CustomResources(registry, kinds, cache)
+    server = ApiServer(authenticator, authorizer, resources, server_paths(kinds, tokens, store))
+    await custom.load()
+    await bootstrap(registry, config.advertised)
+    tasks = [
+        asyncio.create_task(custom.run(), name="custom-resources"),
+        asyncio.create_task(_run_compaction(store), name="compaction"),
+    ]
+    return Assembled(server.handle, registry, cache, kinds, tokens, audiences, tasks)
+
+
+def _finder(kinds: Kinds, group: str) -> Callable[[str], Kind]:
+    def find(plural: str) -> Kind:
+        kind = kinds.resource(group, "v1", plural)
+        assert kind is not None, f"{plural}.{group} is served by every version"
+        return kind
+
+    return find
+
+
+def _admission(config: ApiServerConfig, cache: WatchCache, kinds: Kinds, randomness: Randomness) -> Chain:
+    core, scheduling = _finder(kinds, ""), _finder(kinds, "scheduling.k8s.io")
+
+    def objects(kind: Kind) -> ResourceCache:
+        return cache.resource(kind.storage_prefix())
+
+    return Chain(
+        [
+            NamespaceLifecycle(objects(core("namespaces"))),
+            PodServiceAccount(objects(core("serviceaccounts")), randomness),
+            PodPriority(objects(scheduling("priorityclasses"))),
+            ServiceAddresses(objects(core("services")), config.service_cidr, randomness),
+        ]
+    )
+
+
+async def _run_compaction(store: Store) -> None:
+    """Forget history older than one round, so that a list's continue token lives at least that long."""
+    previous = store.current_revision()
+    while True:
+        await asyncio.sleep(COMPACT_EVERY_S)
+        await store.compact(previous)
+        previous = store.current_revision()
