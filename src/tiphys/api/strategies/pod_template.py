@@ -1,0 +1,90 @@
+"""Validation of the template from which a workload makes its pods.
+
+Spec: Kubernetes API reference, core/v1 PodTemplateSpec; documentation "Workload Management".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tiphys.api.causes import forbidden, invalid_value, not_supported, required
+from tiphys.api.kind import Context, JsonObject
+from tiphys.api.names import validate_label_value, validate_qualified_name
+from tiphys.api.selectors import validate_label_selector
+from tiphys.api.strategies.fields import check_text
+from tiphys.api.strategies.pod_spec import check_pod_spec
+from tiphys.base.errors import Cause
+
+MISMATCH = "`selector` does not match template `labels`"
+
+
+def check_template(causes: list[Cause], template: JsonObject, context: Context, path: str) -> None:
+    """Check a defaulted template: its labels, annotations and spec."""
+    metadata = template.get("metadata") or {}
+    for key, value in (metadata.get("labels") or {}).items():
+        check_text(causes, f"{path}.labels", key, validate_qualified_name)
+        check_text(causes, f"{path}.labels", value, validate_label_value)
+    for key in metadata.get("annotations") or ():
+        check_text(causes, f"{path}.annotations", key.lower(), validate_qualified_name)
+    spec = template.get("spec") or {}
+    check_pod_spec(causes, spec, context, f"{path}.spec", in_pod=False)
+    if spec.get("ephemeralContainers"):
+        causes.append(forbidden(f"{path}.spec.ephemeralContainers", "ephemeral containers not allowed in pod template"))
+
+
+def check_selector(causes: list[Cause], spec: JsonObject, path: str, empty_detail: str) -> None:
+    """Check the selector of a workload: there, well formed and not empty."""
+    selector = spec.get("selector")
+    if selector is None:
+        causes.append(required(f"{path}.selector"))
+        return
+    causes += validate_label_selector(selector, f"{path}.selector")
+    if not selector.get("matchLabels") and not selector.get("matchExpressions"):
+        causes.append(invalid_value(f"{path}.selector", selector, empty_detail))
+
+
+def selector_matches(selector: JsonObject | None, labels: dict[str, str]) -> bool:
+    """Say whether a label selector selects the labels. One that is empty or broken selects everything here, because
+    that has its own cause."""
+    if not selector:
+        return True
+    for key, value in (selector.get("matchLabels") or {}).items():
+        if labels.get(key) != value:
+            return False
+    return all(_expression_matches(e, labels) for e in selector.get("matchExpressions") or ())
+
+
+def _expression_matches(expression: JsonObject, labels: dict[str, str]) -> bool:
+    key = expression.get("key") or ""
+    values: list[Any] = expression.get("values") or []
+    match expression.get("operator"):
+        case "In":
+            return key in labels and labels[key] in values
+        case "NotIn":
+            return labels.get(key) not in values
+        case "Exists":
+            return key in labels
+        case "DoesNotExist":
+            return key not in labels
+    return True
+
+
+def check_selected_template(
+    causes: list[Cause], spec: JsonObject, context: Context, path: str, *, match: bool = True
+) -> None:
+    """Check the template of a workload that keeps pods running: the selector selects it and pods always restart."""
+    template = spec.get("template") or {}
+    labels = (template.get("metadata") or {}).get("labels") or {}
+    if match and not selector_matches(spec.get("selector"), labels):
+        causes.append(invalid_value(f"{path}.template.metadata.labels", labels, MISMATCH))
+    check_template(causes, template, context, f"{path}.template")
+
+
+def check_always_restarts(causes: list[Cause], spec: JsonObject, path: str) -> None:
+    pod = (spec.get("template") or {}).get("spec") or {}
+    policy = pod.get("restartPolicy")
+    if policy != "Always":
+        causes.append(not_supported(f"{path}.template.spec.restartPolicy", policy or "", ("Always",)))
+    if pod.get("activeDeadlineSeconds") is not None:
+        kind_detail = "activeDeadlineSeconds in ReplicaSet is not Supported"
+        causes.append(forbidden(f"{path}.template.spec.activeDeadlineSeconds", kind_detail))
