@@ -130,9 +130,11 @@ def _validate_owner(reference: Mapping[str, Any], path: str) -> list[Cause]:
     api_version = reference.get("apiVersion", "")
     if not api_version.rpartition("/")[2] or api_version.count("/") > 1:
         causes.append(invalid_value(f"{path}.apiVersion", api_version, "version must not be empty"))
-    for name in ("kind", "name", "uid"):
-        if not reference.get(name):
-            causes.append(invalid_value(f"{path}.{name}", reference.get(name, ""), "must not be empty"))
+    causes += [
+        invalid_value(f"{path}.{name}", reference.get(name, ""), "must not be empty")
+        for name in ("kind", "name", "uid")
+        if not reference.get(name)
+    ]
     if api_version == "v1" and reference.get("kind") == "Event":
         causes.append(invalid_value(path, reference, "/v1, Kind=Event is disallowed from being an owner"))
     return causes
