@@ -1,0 +1,372 @@
+"""A small HTTP/1.1 client on one address: pooled requests, streamed answers, upgrades.
+
+Decides which connection a request takes and when one is thrown away. Used by client/http.py, by the API server towards
+kubelets and webhooks, and by probes. Invariants: a connection carries one exchange at a time; one whose exchange did
+not end cleanly (error, cancellation, unread body) is closed, never pooled. Bounds: `connections` exchanges at once
+(more wait), `IDLE_LIMIT` idle connections, `BUFFER_BYTES` of a stream read ahead.
+
+Failures: `ConnectionError` (or another OSError) when the server cannot be reached or breaks off, `TimeoutError` when it
+is too slow. Statuses are returned, whatever they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import httptools
+
+from tiphys.wire.upgraded import UpgradedConnection
+
+IDLE_LIMIT = 32
+BUFFER_BYTES = 256 * 1024
+CONNECT_TIMEOUT_S = 10.0
+_REPEATABLE = frozenset({"GET", "HEAD"})
+
+
+@dataclass(frozen=True, slots=True)
+class WholeAnswer:
+    """An answer with its whole body. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class ClientConnection(asyncio.Protocol):
+    """One connection and its current exchange."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.closed = False
+        self.raw: UpgradedConnection | None = None
+        self.writing_paused = False
+        self._parser: Any = None
+        self._begin("GET", None, None)
+
+    def send(self, method: str, data: bytes) -> tuple[asyncio.Future[None], asyncio.Future[None]]:
+        """Send a request; return the futures of the answer's head and of its end. The end never fails before the
+        head does."""
+        loop = asyncio.get_running_loop()
+        head: asyncio.Future[None] = loop.create_future()
+        end: asyncio.Future[None] = loop.create_future()
+        self._begin(method, head, end)
+        if self.closed or self.transport.is_closing():
+            self._fail(ConnectionResetError("the server closed the connection"))
+        else:
+            self._parser = httptools.HttpResponseParser(self)
+            self.transport.write(data)
+        return head, end
+
+    def _begin(self, method: str, head: asyncio.Future[None] | None, end: asyncio.Future[None] | None) -> None:
+        self._method = method
+        self._head = head
+        self._end = end
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body: list[bytes] = []
+        self.keep_alive = False
+        self.answered = False
+        """A byte of the answer has come."""
+        self._buffered = 0
+        self._streaming = False
+        self._reading_paused = False
+        self._wake: asyncio.Future[None] | None = None
+
+    async def read(self) -> bytes:
+        """Return the next bytes of a streamed body, b"" at its end. Raises ConnectionError when it breaks off."""
+        self._streaming = True
+        end = cast("asyncio.Future[None]", self._end)
+        while not self.body:
+            if end.done():
+                end.result()
+                return b""
+            self._wake = asyncio.get_running_loop().create_future()
+            try:
+                await self._wake
+            finally:
+                self._wake = None
+        data = self.body[0] if len(self.body) == 1 else b"".join(self.body)
+        self.body.clear()
+        self._buffered = 0
+        if self._reading_paused:
+            self._reading_paused = False
+            self.transport.resume_reading()
+        return data
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.raw is not None:
+            self.raw.feed(data)
+            return
+        if self._parser is None:
+            self.transport.close()
+            return
+        self.answered = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.raw = UpgradedConnection(self.transport, data[upgrade.args[0] :])
+            if self.writing_paused:
+                self.raw.pause_writing()
+        except httptools.HttpParserError as error:
+            self._fail(ConnectionError(f"the server's answer is not HTTP: {error}"))
+            self.transport.abort()
+
+    def eof_received(self) -> bool | None:
+        if self.raw is not None:
+            self.raw.feed_eof()
+            return True
+        return None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed = True
+        if self.raw is not None:
+            self.raw.feed_eof()
+        until_close = "content-length" not in self.headers and "transfer-encoding" not in self.headers
+        if self._head is not None and self._head.done() and until_close and error is None:
+            self._finish()
+        else:
+            self._fail(ConnectionResetError(f"the server closed the connection{f': {error}' if error else ''}"))
+
+    def pause_writing(self) -> None:
+        self.writing_paused = True
+        if self.raw is not None:
+            self.raw.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.writing_paused = False
+        if self.raw is not None:
+            self.raw.resume_writing()
+
+    # The parser's calls
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        if self.status < 200 and self.status != 101:
+            self.headers = {}
+            return
+        self.keep_alive = self._parser.should_keep_alive()
+        if self._head is not None and not self._head.done():
+            self._head.set_result(None)
+        if self._method == "HEAD":
+            self.keep_alive = False
+            self._finish()
+
+    def on_body(self, data: bytes) -> None:
+        self.body.append(data)
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+        if self._streaming:
+            self._buffered += len(data)
+            if self._buffered > BUFFER_BYTES and not self._reading_paused:
+                self._reading_paused = True
+                self.transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self.status >= 200 or self.status == 101:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._end is not None and not self._end.done():
+            self._end.set_result(None)
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        for future in (self._head, self._end):
+            if future is not None and not future.done():
+                future.set_exception(error)
+                future.exception()  # read, so that an exchange nobody waits for any more logs nothing
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+
+class StreamedAnswer:
+    """An answer whose body comes over time, on a connection of its own. The owner closes it."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self.status = connection.status
+        self.headers: Mapping[str, str] = connection.headers
+
+    async def read(self) -> bytes:
+        """Return the next bytes, b"" at the end. Raises ConnectionError when the server breaks off."""
+        return await self._connection.read()
+
+    async def read_all(self) -> bytes:
+        parts = []
+        while data := await self.read():
+            parts.append(data)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Close the connection. Idempotent."""
+        self._connection.transport.abort()
+
+
+class HttpPool:
+    """Requests to one host and port; see the module's docstring. For one event loop."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        ssl_context: ssl.SSLContext | None = None,
+        *,
+        server_name: str = "",
+        connections: int = 64,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._ssl_context = ssl_context
+        self._server_name = server_name or host
+        self._idle: list[ClientConnection] = []
+        self._streams: set[ClientConnection] = set()
+        self._slots = asyncio.Semaphore(connections)
+        host_text = f"[{host}]" if ":" in host else host
+        self._host_line = f"Host: {host_text}:{port}\r\n"
+        self._closed = False
+
+    async def request(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        *,
+        timeout_s: float = 30.0,
+    ) -> WholeAnswer:
+        """Send a request and return the whole answer. Cancellation closes the connection."""
+        data = self._encode(method, target, headers, body)
+        async with asyncio.timeout(timeout_s), self._slots:
+            while True:
+                connection, reused = await self._take()
+                try:
+                    _, end = connection.send(method, data)
+                    await end
+                except ConnectionError:
+                    # An idle connection may have been closed while the request was on its way.
+                    if reused and not connection.answered and method in _REPEATABLE:
+                        continue
+                    raise
+                finally:
+                    self._give_back(connection)
+                return WholeAnswer(connection.status, connection.headers, b"".join(connection.body))
+
+    async def stream(
+        self, method: str, target: str, headers: Mapping[str, str] | None = None, *, timeout_s: float = 30.0
+    ) -> StreamedAnswer:
+        """Send a request without body and return its answer when the head is in (within `timeout_s`)."""
+        connection = await self._open(method, target, headers, timeout_s)
+        return StreamedAnswer(connection)
+
+    async def open_upgrade(
+        self, method: str, target: str, headers: Mapping[str, str], *, timeout_s: float = 30.0
+    ) -> tuple[int, Mapping[str, str], UpgradedConnection | bytes]:
+        """Ask for another protocol (`headers` hold Connection and Upgrade).
+
+        Return status 101, its headers and the raw connection, which the caller owns; or what the server answered
+        instead: status, headers, body.
+        """
+        connection = await self._open(method, target, headers, timeout_s)
+        if connection.status == 101 and connection.raw is not None:
+            return 101, connection.headers, connection.raw
+        answer = StreamedAnswer(connection)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return connection.status, connection.headers, await answer.read_all()
+        finally:
+            answer.close()
+
+    async def close(self) -> None:
+        """Close idle connections and streams; requests under way fail. Idempotent."""
+        self._closed = True
+        for connection in [*self._idle, *self._streams]:
+            connection.transport.abort()
+        self._idle.clear()
+        await asyncio.sleep(0)
+
+    async def _open(
+        self, method: str, target: str, headers: Mapping[str, str] | None, timeout_s: float
+    ) -> ClientConnection:
+        data = self._encode(method, target, headers, None)
+        async with asyncio.timeout(timeout_s):
+            connection = await self._connect()
+            self._streams = {stream for stream in self._streams if not stream.closed}
+            self._streams.add(connection)
+            try:
+                head, _ = connection.send(method, data)
+                await head
+            except BaseException:
+                connection.transport.abort()
+                raise
+            return connection
+
+    async def _take(self) -> tuple[ClientConnection, bool]:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed and not connection.transport.is_closing():
+                return connection, True
+        return await self._connect(), False
+
+    async def _connect(self) -> ClientConnection:
+        if self._closed:
+            raise ConnectionError(f"the client of {self.host}:{self.port} is closed")
+        options: dict[str, Any] = {}
+        if self._ssl_context is not None:
+            options = {"ssl": self._ssl_context, "server_hostname": self._server_name}
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            _, connection = await asyncio.get_running_loop().create_connection(
+                ClientConnection, self.host, self.port, **options
+            )
+        _keep_alive(connection.transport)
+        return connection
+
+    def _give_back(self, connection: ClientConnection) -> None:
+        clean = connection._end is not None and connection._end.done() and connection._end.exception() is None
+        if (
+            clean
+            and connection.keep_alive
+            and connection.raw is None
+            and not connection.closed
+            and not self._closed
+            and len(self._idle) < IDLE_LIMIT
+        ):
+            self._idle.append(connection)
+        else:
+            connection.transport.abort()
+
+    def _encode(self, method: str, target: str, headers: Mapping[str, str] | None, body: bytes | None) -> bytes:
+        lines = [f"{method} {target} HTTP/1.1\r\n", self._host_line]
+        if headers:
+            lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
+        if body is not None or method in ("POST", "PUT", "PATCH"):
+            lines.append(f"Content-Length: {len(body or b'')}\r\n")
+        lines.append("\r\n")
+        head = "".join(lines)
+        if not head.count("\r") == head.count("\n") == len(lines):
+            raise ValueError("a line break in a request's target or headers")
+        encoded = head.encode("latin-1")
+        return encoded + body if body else encoded
+
+
+def _keep_alive(transport: asyncio.Transport) -> None:
+    """Let the kernel notice a server that vanished, for watches where nothing may be sent for long."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 3)):
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
