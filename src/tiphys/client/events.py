@@ -96,6 +96,7 @@ class Correlator:
     """Decides, without I/O, what to write for a happening. Holds the memory that counting needs."""
 
     def __init__(self) -> None:
+        self._last_ns = 0
         self._buckets: OrderedDict[tuple[str, ...], Bucket] = OrderedDict()
         self._similar: OrderedDict[tuple[str, ...], Similar] = OrderedDict()
         self._written: OrderedDict[tuple[str, ...], Written] = OrderedDict()
@@ -110,10 +111,15 @@ class Correlator:
             return None
         written = _remembered(self._written, key)
         if written is None:
-            written = Written(f"{happening.regarding.name}.{int(happening.at_s * 1e9):x}", 0, happening.at_s)
+            written = Written(self.new_name(happening), 0, happening.at_s)
             _remember(self._written, key, written)
         written.count += 1
         return written, message, key
+
+    def new_name(self, happening: Happening) -> str:
+        """Return a name for a new Event: the object's and a time in nanoseconds that is never given out twice."""
+        self._last_ns = max(self._last_ns + 1, int(happening.at_s * 1e9))
+        return f"{happening.regarding.name}.{self._last_ns:x}"
 
     def forget(self, key: tuple[str, ...]) -> None:
         """The event of this key is not on the server (any more)."""
@@ -218,7 +224,7 @@ class EventRecorder:
                 if error.code != 404:
                     raise
                 # It expired: it begins anew under another name.
-                written.name = f"{happening.regarding.name}.{int(happening.at_s * 1e9):x}"
+                written.name = self._correlator.new_name(happening)
                 written.count, written.first_s = 1, happening.at_s
         try:
             await self._client.create(resources.EVENTS, namespace, self._event(happening, written, message, namespace))

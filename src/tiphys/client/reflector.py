@@ -78,6 +78,8 @@ class Reflector(Generic[V]):
         self._synced = asyncio.Event()
         self._failures = 0
         """Failures since the last success: the exponent of the back-off."""
+        self._expired = False
+        """The last watch ended with 410; a second one in a row waits, or a broken server would be asked for ever."""
 
     # Readers
 
@@ -129,14 +131,15 @@ class Reflector(Generic[V]):
                 count = await self._watch()
                 if count or asyncio.get_running_loop().time() - started_s >= SHORTEST_WATCH_S:
                     self._failures = 0
+                    self._expired = False
                 else:
                     await self._wait("the watch ended at once")
             except ApiError as error:
                 if error.code == 410:
                     self.resource_version = ""
-                    if self._failures:
+                    if self._expired:
                         await self._wait(str(error))
-                    self._failures += 1
+                    self._expired = True
                 else:
                     await self._wait(str(error))
             except OSError as error:
@@ -178,6 +181,7 @@ class Reflector(Generic[V]):
             self._apply(event)
             count += 1
             self._failures = 0
+            self._expired = False
         return count
 
     def _apply(self, event: WatchEvent) -> None:

@@ -77,6 +77,11 @@ class ClientConnection(asyncio.Protocol):
         self._reading_paused = False
         self._wake: asyncio.Future[None] | None = None
 
+    @property
+    def ended_cleanly(self) -> bool:
+        end = self._end
+        return end is not None and end.done() and not end.cancelled() and end.exception() is None
+
     async def read(self) -> bytes:
         """Return the next bytes of a streamed body, b"" at its end. Raises ConnectionError when it breaks off."""
         self._streaming = True
@@ -336,9 +341,8 @@ class HttpPool:
         return connection
 
     def _give_back(self, connection: ClientConnection) -> None:
-        clean = connection._end is not None and connection._end.done() and connection._end.exception() is None
         if (
-            clean
+            connection.ended_cleanly
             and connection.keep_alive
             and connection.raw is None
             and not connection.closed

@@ -338,7 +338,7 @@ async def test_a_connection_that_sends_half_a_request_is_cut() -> None:
     async with serving(limits=Limits(header_timeout_s=3)) as (server, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nHos")
-        while not server.connections:
+        while not server.connections:  # noqa: ASYNC110
             await asyncio.sleep(0)
         for connection in list(server.connections):
             connection.check_deadline(server.tick + 3)
@@ -369,7 +369,7 @@ async def test_stop_lets_a_running_request_finish_and_ends_streams() -> None:
     watch = asyncio.create_task(read_all(port, b"GET /watch HTTP/1.1\r\n" + HOST + b"\r\n"))
     call = asyncio.create_task(read_all(port, b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"))
     await asyncio.wait_for(entered.wait(), 5)
-    while len(server.connections) < 2:
+    while len(server.connections) < 2:  # noqa: ASYNC110
         await asyncio.sleep(0)
     stop = asyncio.create_task(server.stop(5))
     await asyncio.sleep(0)
