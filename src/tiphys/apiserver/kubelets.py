@@ -134,8 +134,8 @@ def _streamed(answer: StreamedAnswer) -> Answer:
             try:
                 while data := await answer.read():
                     sink.send(data)
-                    while sink.pending_bytes() > PENDING_LIMIT_BYTES:
-                        await asyncio.sleep(0.02)  # the sink has no way to tell that it drained
+                    while sink.pending_bytes() > PENDING_LIMIT_BYTES:  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)  # the sink does not tell when it drained
             except ConnectionError:
                 pass  # the backend broke off: the client sees the end of the body
             finally:

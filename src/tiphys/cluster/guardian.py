@@ -1,0 +1,289 @@
+"""The parent of a cluster's processes: forks them, restarts one that dies, and stops them in order.
+
+It runs no event loop and serves nothing: it waits for signals, so it uses no CPU. What all children import is imported
+before the fork, so start-up pays for it once and the pages stay shared. It holds the API server's listening sockets;
+clients that connect while the API server restarts wait instead of being refused.
+
+Invariant: a child never outlives its parent (PR_SET_PDEATHSIG), so a killed guardian leaves no process but the
+supervisor of the containers, which the next start adopts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiphys.base.errors import TiphysError
+
+log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+_SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
+BACKOFF_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Wait before a restart, by how often the child died lately."""
+STEADY_S = 30.0
+"""A child that lived this long starts with a clean slate."""
+STOP_S = 8.0
+"""How long a child may take to stop before it is killed."""
+PIDFILE = "guardian.pid"
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One process of the cluster. `main` runs in the forked child and returns when it is asked to stop (SIGTERM)."""
+
+    name: str
+    main: Callable[[], None]
+
+
+@dataclass(slots=True)
+class _Running:
+    child: Child
+    pid: int = 0
+    started_s: float = 0.0
+    deaths: int = 0
+    restart_at_s: float = 0.0
+
+
+class AlreadyRunning(TiphysError):
+    """The cluster has a living guardian."""
+
+
+def fork_guardian(children: Sequence[Child], run: Path, logs: Path, keep: Sequence[int]) -> int:
+    """Fork a guardian that is no child of this process's session, and return its pid.
+
+    `keep` are file descriptors that it needs besides the standard ones. No thread may run in this process.
+    """
+    gc.collect()
+    gc.freeze()  # what is loaded now stays untouched, so its pages stay shared
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writer)
+        with open(reader, "rb") as pipe:
+            text = pipe.read().decode()
+        os.waitpid(pid, 0)
+        if not text.isdigit():
+            raise AlreadyRunning(text or "the cluster's parent process could not be started")
+        return int(text)
+    # a second fork, so that the caller is not the parent and need not reap
+    status = 1
+    try:
+        os.close(reader)
+        os.setsid()
+        if os.fork() == 0:
+            _detach(logs / "guardian.log", {writer, *keep})
+            status = _Guardian(children, run, logs).run(writer)
+        else:
+            status = 0
+    except Exception:  # noqa: BLE001  top of a process
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _detach(log_file: Path, keep: set[int]) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    out = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(null, 0)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    for text in os.listdir("/proc/self/fd"):
+        descriptor = int(text)
+        if descriptor > 2 and descriptor not in keep:
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass  # the descriptor of the listing itself
+    os.chdir("/")
+    os.umask(0o077)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+
+
+class _Guardian:
+    def __init__(self, children: Sequence[Child], run: Path, logs: Path) -> None:
+        self._running = [_Running(child) for child in children]
+        self._run = run
+        self._logs = logs
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._lock = -1
+
+    def run(self, report: int) -> int:
+        """Run until SIGTERM. `report` gets this process's pid, or why it cannot run."""
+        try:
+            self._lock = take_lock(self._run / PIDFILE)
+        except AlreadyRunning as error:
+            os.write(report, str(error).encode())
+            return 1
+        os.write(report, str(os.getpid()).encode())
+        os.close(report)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        for running in self._running:
+            self._start(running)
+        while True:
+            received = signal.sigtimedwait(_SIGNALS, self._wait_s())
+            if received is not None and received.si_signo != signal.SIGCHLD:
+                self._stop_all()
+                return 0
+            self._reap()
+            self._restart_due()
+
+    def _wait_s(self) -> float:
+        due = [r.restart_at_s for r in self._running if not r.pid]
+        return max(0.0, min(due) - time.monotonic()) if due else 3600.0
+
+    def _start(self, running: _Running) -> None:
+        parent = os.getpid()
+        pid = os.fork()
+        if pid:
+            running.pid, running.started_s = pid, time.monotonic()
+            (self._run / f"{running.child.name}.pid").write_text(f"{pid}\n")
+            return
+        status = 1
+        try:
+            os.close(self._lock)
+            self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:
+                os._exit(0)  # the parent died before it could be watched
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            _log_to(self._logs / f"{running.child.name}.log")
+            _name_process(self._libc, running.child.name)
+            running.child.main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 1
+        except BaseException:  # noqa: BLE001  top of a process
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for running in self._running:
+                if running.pid == pid:
+                    self._died(running, os.waitstatus_to_exitcode(status))
+
+    def _died(self, running: _Running, code: int) -> None:
+        now_s = time.monotonic()
+        if now_s - running.started_s > STEADY_S:
+            running.deaths = 0
+        wait_s = BACKOFF_S[min(running.deaths, len(BACKOFF_S) - 1)]
+        running.deaths += 1
+        running.pid, running.restart_at_s = 0, now_s + wait_s
+        log.warning(
+            "%s ended with %d (see %s.log); it starts again in %.1f s",
+            running.child.name,
+            code,
+            running.child.name,
+            wait_s,
+        )
+
+    def _restart_due(self) -> None:
+        now_s = time.monotonic()
+        for running in self._running:
+            if not running.pid and running.restart_at_s <= now_s:
+                self._start(running)
+
+    def _stop_all(self) -> None:
+        """Stop children in reverse order, so that the API server still takes the last words of the others."""
+        for running in reversed(self._running):
+            if running.pid:
+                stop_process(running.pid, reap=True)
+            (self._run / f"{running.child.name}.pid").unlink(missing_ok=True)
+        (self._run / PIDFILE).unlink(missing_ok=True)
+
+
+def take_lock(path: Path) -> int:
+    """Lock the pid file and write this process's pid into it. Raises AlreadyRunning with the holder's pid."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 32).decode().strip()
+        os.close(descriptor)
+        raise AlreadyRunning(f"the cluster is already running (pid {holder})") from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def guardian_pid(run: Path) -> int:
+    """Return the pid of the living guardian, 0 when there is none. The lock tells, not the number in the file."""
+    try:
+        descriptor = os.open(run / PIDFILE, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return 0
+    except BlockingIOError:
+        text = os.read(descriptor, 32).decode().strip()
+        return int(text) if text.isdigit() else 0
+    finally:
+        os.close(descriptor)
+
+
+def stop_process(pid: int, *, reap: bool = False, timeout_s: float = STOP_S) -> None:
+    """Ask a process to end and wait for it; kill it when it does not. Nothing happens for a pid that is gone."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        import select
+
+        signal.pidfd_send_signal(handle, signal.SIGTERM)
+        if not select.select([handle], [], [], timeout_s)[0]:
+            log.warning("process %d did not stop within %.0f s and is killed", pid, timeout_s)
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            select.select([handle], [], [], timeout_s)
+        if reap:
+            os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass  # it was faster
+    finally:
+        os.close(handle)
+
+
+def _log_to(path: Path) -> None:
+    out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    os.close(out)
+
+
+def _name_process(libc: ctypes.CDLL, name: str) -> None:
+    """Make `ps` and `top` show which process this is."""
+    libc.prctl(15, f"tiphys-{name}"[:15].encode(), 0, 0, 0)
+
+
+def bind(address: str, port: int) -> socket.socket:
+    """Return a listening TCP socket. The address need not exist yet (the bridge comes later). Raises OSError."""
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND
+    try:
+        bound.bind((address, port))
+        bound.listen(1024)
+    except OSError:
+        bound.close()
+        raise
+    return bound

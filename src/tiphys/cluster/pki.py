@@ -1,0 +1,91 @@
+"""The keys and certificates of a cluster: made once, read by each process, never leaving the cluster's directory.
+
+Every component has a client certificate of its own with the user name that RBAC knows it by.
+
+Spec: Kubernetes documentation, "PKI certificates and requirements".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiphys.cluster.config import ClusterConfig, Files
+from tiphys.wire.tls import KeyPair, create_ca, create_signing_key, issue, write_private
+
+CLIENTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "admin": ("kubernetes-admin", ("system:masters",)),
+    "apiserver-kubelet-client": ("kube-apiserver-kubelet-client", ("system:masters",)),
+    "controllers": ("system:kube-controller-manager", ()),
+    "scheduler": ("system:kube-scheduler", ()),
+    "proxy": ("system:kube-proxy", ()),
+}
+"""Name of the pair of files -> (user, groups)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pki:
+    """Paths of what `ensure_pki` made."""
+
+    directory: Path
+
+    @property
+    def ca(self) -> Path:
+        return self.directory / "ca.crt"
+
+    @property
+    def signing_key(self) -> Path:
+        return self.directory / "service-accounts.key"
+
+    def pair(self, name: str) -> tuple[Path, Path]:
+        """Return (certificate, key)."""
+        return self.directory / f"{name}.crt", self.directory / f"{name}.key"
+
+
+def node_names(config: ClusterConfig) -> list[str]:
+    """Return the names of the cluster's nodes: `<node>`, or `<node>-0..n` when there are several."""
+    if config.nodes == 1:
+        return [config.node_name]
+    return [f"{config.node_name}-{i}" for i in range(config.nodes)]
+
+
+def ensure_pki(config: ClusterConfig) -> Pki:
+    """Make what is absent and return the paths. A cluster keeps its authority for life."""
+    pki = Pki(Files.of(config.name).pki)
+    ca_paths = (pki.directory / "ca.crt", pki.directory / "ca.key")
+    if ca_paths[0].exists() and ca_paths[1].exists():
+        ca = KeyPair.read(*ca_paths)
+    else:
+        ca = create_ca(f"tiphys-{config.name}")
+        ca.write(*ca_paths)
+    for name, (user, groups) in CLIENTS.items():
+        _ensure(pki, ca, name, user, groups)
+    addresses = sorted({"127.0.0.1", config.node_address, config.gateway, config.api_service_address})
+    names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+    names.append(f"kubernetes.default.svc.{config.cluster_domain}")
+    _ensure(pki, ca, "apiserver", "kube-apiserver", (), names, addresses)
+    for node in node_names(config):
+        user, groups = f"system:node:{node}", ("system:nodes",)
+        _ensure(pki, ca, f"kubelet-{node}", user, groups, [node], ["127.0.0.1", config.node_address])
+    if not pki.signing_key.exists():
+        write_private(pki.signing_key, create_signing_key()[0])
+    return pki
+
+
+def _ensure(
+    pki: Pki,
+    ca: KeyPair,
+    name: str,
+    user: str,
+    groups: Sequence[str],
+    dns_names: Sequence[str] = (),
+    addresses: Sequence[str] = (),
+) -> None:
+    certificate, key = pki.pair(name)
+    if certificate.exists() and key.exists():
+        return
+    serves = bool(dns_names)
+    client = name != "apiserver"
+    pair = issue(ca, user, groups, dns_names=dns_names, ip_addresses=addresses, server=serves, client=client)
+    pair.write(certificate, key)

@@ -1,0 +1,144 @@
+"""What each process of a cluster runs: the API server, the controllers with the scheduler, the node agents.
+
+Every `*_main` is the whole life of a forked child: it returns when the guardian asks it to stop (SIGTERM). Components
+reach the API server over TLS with certificates of their own, even in one machine, so that one process a component and
+one machine a component are the same thing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+import uvloop
+
+from tiphys.apiserver.assembly import ApiServerConfig, assemble
+from tiphys.apiserver.bootstrap import Advertised
+from tiphys.apiserver.kubelets import KubeletDialer
+from tiphys.base.clock import Randomness, SystemClock
+from tiphys.client.http import HttpClient
+from tiphys.client.interface import Client
+from tiphys.cluster.config import ClusterConfig, Files
+from tiphys.cluster.pki import Pki, node_names
+from tiphys.store.sqlite import SqliteStore
+from tiphys.wire.server import HttpServer
+from tiphys.wire.tls import client_context, server_context
+
+log = logging.getLogger(__name__)
+
+Notify = Callable[[str], None]
+"""Tells whoever started the cluster how far it is; it may be gone."""
+
+
+def notifier(descriptor: int) -> Notify:
+    """Return a Notify that writes lines to a pipe."""
+
+    def notify(text: str) -> None:
+        try:
+            os.write(descriptor, text.encode() + b"\n")
+        except OSError:
+            pass  # nobody waits any more
+
+    return notify
+
+
+def run_until_stopped(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a component on uvloop until SIGTERM or SIGINT cancels it."""
+
+    async def supervised() -> None:
+        task = asyncio.ensure_future(main())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        try:
+            await task
+        except asyncio.CancelledError:
+            pass  # asked to stop
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    uvloop.run(supervised())
+
+
+async def run_apiserver(config: ClusterConfig, pki: Pki, sockets: Sequence[socket.socket], notify: Notify) -> None:
+    """Serve the API on sockets that the guardian bound."""
+    clock, randomness = SystemClock(), Randomness()
+    store = SqliteStore(str(Files.of(config.name).store))
+    await store.start()
+    dialer = KubeletDialer(client_context(pki.ca, *pki.pair("apiserver-kubelet-client")))
+    address = "127.0.0.1" if config.simulated else config.gateway
+    advertised = Advertised(address, config.api_port, config.api_service_address)
+    settings = ApiServerConfig(
+        kubernetes_version=config.kubernetes_version,
+        service_cidr=config.service_cidr,
+        advertised=advertised,
+        signing_key_pem=pki.signing_key.read_bytes(),
+        dialer=dialer,
+    )
+    assembled = await assemble(settings, store, clock, randomness)
+    server = HttpServer(assembled.handle, ssl_context=server_context(*pki.pair("apiserver"), pki.ca))
+    try:
+        await server.listen([s.dup() for s in sockets])
+        notify("apiserver")
+        await asyncio.Event().wait()
+    finally:
+        await server.stop(2.0)
+        await dialer.close()
+        await assembled.stop()
+        await store.stop()
+
+
+def client_of(config: ClusterConfig, pki: Pki, name: str, *, user_agent: str = "") -> HttpClient:
+    """Return a client with the certificate of a component."""
+    context = client_context(pki.ca, *pki.pair(name))
+    return HttpClient(config.server_url, context, user_agent=user_agent or f"tiphys-{name}")
+
+
+async def run_controllers_process(config: ClusterConfig, pki: Pki, notify: Notify) -> None:
+    """Run the controllers and the scheduler."""
+    from tiphys.controllers.run import Deps, run_controllers
+    from tiphys.scheduler.run import SchedulerDeps, run_scheduler
+
+    clock, randomness = SystemClock(), Randomness()
+    controllers = client_of(config, pki, "controllers", user_agent="kube-controller-manager")
+    scheduler = client_of(config, pki, "scheduler", user_agent="kube-scheduler")
+    try:
+        async with asyncio.TaskGroup() as group:
+            deps = Deps(
+                client=controllers,
+                clock=clock,
+                randomness=randomness,
+                cluster_ca=pki.ca.read_text(),
+                pod_cidr=config.pod_cidr,
+            )
+            group.create_task(run_controllers(deps), name="controllers")
+            group.create_task(run_scheduler(SchedulerDeps(scheduler, clock, randomness)), name="scheduler")
+            notify("controllers")
+    finally:
+        await controllers.close()
+        await scheduler.close()
+
+
+async def run_node_process(config: ClusterConfig, pki: Pki, notify: Notify) -> None:
+    """Run the agents of the machine's node, or of all simulated nodes."""
+    from tiphys.cluster.node import run_node, run_simulated_nodes
+
+    clients: list[Client] = []
+
+    def client(name: str, user_agent: str) -> HttpClient:
+        made = client_of(config, pki, name, user_agent=user_agent)
+        clients.append(made)
+        return made
+
+    try:
+        if config.simulated:
+            await run_simulated_nodes(config, pki, node_names(config), client, notify)
+        else:
+            await run_node(config, pki, client, notify)
+    finally:
+        for made in clients:
+            await made.close()
