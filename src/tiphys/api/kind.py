@@ -178,6 +178,9 @@ class Kind:
     None: versions differ in nothing but apiVersion."""
     definition: str = ""
     """Name of the kind in the OpenAPI definitions, e.g. io.k8s.api.apps.v1.Deployment."""
+    published_schema: Mapping[str, Any] | None = None
+    """Schema of a custom kind as its definition gives it (OpenAPI v3), for OpenAPI documents; None for built-in kinds,
+    whose schema is found by `definition`."""
     virtual: bool = False
     """True for kinds that are answered and not stored (reviews)."""
     scale_paths: tuple[str, str, str] | None = None
