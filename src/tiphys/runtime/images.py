@@ -4,7 +4,7 @@
     <root>/images.json      id -> record, reference -> id; replaced by rename
     <root>/configs/<hex>    image configs; the id is the digest of the config
     <root>/l/<16 hex>       one unpacked layer, named after its diff id, shared by all images that have it
-    <root>/tmp              half-done work, emptied at start
+    <root>/tmp              half-done work, named after the process; what a dead one left is removed at start
 
 Writes go layers, then config, then images.json: an image is there only when all of it is. Files come from archives
 (`load_archive`) and from a registry (registry.py). Layers that no image names are removed with the last image.
@@ -117,8 +117,9 @@ class ImageStore:
     def clean(self) -> None:
         """Remove what a crash left half-done."""
         with self._lock():
-            shutil.rmtree(self._root / "tmp", ignore_errors=True)
-            (self._root / "tmp").mkdir(exist_ok=True)
+            for entry in (self._root / "tmp").iterdir():
+                if not Path("/proc", entry.name.partition("-")[0]).exists():
+                    _remove(entry)
             self._remove_unreferenced(self._read())
 
     def add_layer(self, diff_id: str, open_tar: Callable[[], IO[bytes]]) -> None:
@@ -126,7 +127,7 @@ class ImageStore:
         target = self.layer_path(diff_id)
         if target.exists():
             return
-        work = Path(tempfile.mkdtemp(dir=self._root / "tmp"))
+        work = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self._root / "tmp"))
         try:
             tree = work / "tree"
             tree.mkdir(mode=0o755)
@@ -198,11 +199,12 @@ class ImageStore:
                     raise TiphysError(
                         f"{path}: the image's config names {len(diff_ids)} layers, not {len(entry.layers)}"
                     )
-                for diff_id, blob in zip(diff_ids, entry.layers, strict=True):
-                    self.add_layer(diff_id, lambda blob=blob: open_tar(archive.open(blob)))  # type: ignore[misc]
                 tags = [parse_reference(tag).tagged for tag in entry.names or ([name] if name else [])]
                 digests = [f"{parse_reference(tag).name}@{entry.digest}" for tag in tags if entry.digest]
-                record = self.add_image(entry.config, entry.size_bytes, tags, digests)
+                with self.pin(diff_ids):
+                    for diff_id, blob in zip(diff_ids, entry.layers, strict=True):
+                        self.add_layer(diff_id, lambda blob=blob: open_tar(archive.open(blob)))  # type: ignore[misc]
+                    record = self.add_image(entry.config, entry.size_bytes, tags, digests)
                 references += tags or [record.id]
         return references
 
@@ -246,7 +248,7 @@ class ImageStore:
     @contextlib.contextmanager
     def pin(self, diff_ids: Sequence[str]) -> Iterator[None]:
         """Keep layers from removal while an image that will name them is being put together."""
-        pins = [self._root / "tmp" / f"pin-{os.getpid()}-{id(diff_ids)}-{_hex(d)[:16]}" for d in diff_ids]
+        pins = [self._root / "tmp" / f"{os.getpid()}-pin-{id(diff_ids)}-{_hex(d)[:16]}" for d in diff_ids]
         try:
             for path in pins:
                 path.touch()
@@ -365,8 +367,15 @@ def _copy(record: ImageRecord) -> ImageRecord:
     return replace(record, layers=list(record.layers), tags=list(record.tags), digests=list(record.digests))
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _is_pinned(root: Path, layer: str) -> bool:
-    return any((root / "tmp").glob(f"pin-*-{layer}"))
+    return any((root / "tmp").glob(f"*-pin-*-{layer}"))
 
 
 def _replace(path: Path, data: bytes) -> None:
