@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 
 from tiphys.client.queue import run_workers
 from tiphys.controllers.deployment import deployment_controller
+from tiphys.controllers.endpointslice import endpoints_controller, endpointslice_controller
+from tiphys.controllers.garbage import garbage_controller
 from tiphys.controllers.mirror import wait_synced
 from tiphys.controllers.namespace import namespace_controller
 from tiphys.controllers.replicaset import replicaset_controller, replicationcontroller_controller
@@ -25,6 +27,9 @@ CONTROLLERS: Mapping[str, Callable[[Shared], Controller]] = {
     "replicaset": replicaset_controller,
     "replicationcontroller": replicationcontroller_controller,
     "deployment": deployment_controller,
+    "endpointslice": endpointslice_controller,
+    "endpoints": endpoints_controller,
+    "garbage-collector": garbage_controller,
 }
 
 
