@@ -1,0 +1,104 @@
+"""Brings one pod's status to the API server: at once, coalesced, never twice the same.
+
+Invariant: one write at a time; the newest wanted status wins; what the server is known to have moves only forward.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tiphys.base.clock import Randomness
+from tiphys.base.errors import ApiError
+from tiphys.client.interface import STRATEGIC_PATCH, Client
+from tiphys.client.resources import PODS
+from tiphys.kubelet.pod import BoundPod
+from tiphys.kubelet.status import status_patch
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY_S = 0.2
+LONGEST_RETRY_S = 10.0
+
+
+class StatusWriter:
+    """See the module's docstring."""
+
+    def __init__(self, client: Client, randomness: Randomness, pod: BoundPod) -> None:
+        self._client = client
+        self._randomness = randomness
+        self._pod = pod
+        self.known: Mapping[str, Any] = pod.status
+        """The newest status that the server is known to have."""
+        self._known_revision = _revision(pod.metadata.resource_version)
+        self._wanted: dict[str, Any] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._gone = False
+
+    def observe(self, pod: BoundPod) -> None:
+        """Take note of the pod as the watch shows it; older than our own last write, it is ignored."""
+        self._pod = pod
+        revision = _revision(pod.metadata.resource_version)
+        if revision >= self._known_revision:
+            self.known, self._known_revision = pod.status, revision
+
+    def want(self, status: dict[str, Any]) -> None:
+        """Ask for a status; returns at once."""
+        self._wanted = status
+        if self._gone or (self._task is not None and not self._task.done()):
+            return
+        if status_patch(self._pod, self.known, status) is not None:
+            name = f"status of {self._pod.metadata.namespace}/{self._pod.metadata.name}"
+            self._task = asyncio.create_task(self._write(), name=name)
+
+    async def flush(self) -> None:
+        """Wait until what is wanted is written, or cannot be any more."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _write(self) -> None:
+        retry_s = FIRST_RETRY_S
+        while self._wanted is not None:
+            patch = status_patch(self._pod, self.known, self._wanted)
+            if patch is None:
+                return
+            meta = self._pod.metadata
+            try:
+                answer = await self._client.patch(
+                    PODS, meta.namespace, meta.name, patch, subresource="status", patch_type=STRATEGIC_PATCH
+                )
+            except (ApiError, OSError) as error:
+                if isinstance(error, ApiError) and (error.code in (404, 409) and error.reason != "TooManyRequests"):
+                    # Gone, or a namesake took its place: the uid in the patch did not fit.
+                    self._gone = True
+                    return
+                log.warning("status of pod %s/%s is written again: %s", meta.namespace, meta.name, error)
+                await asyncio.sleep(self._randomness.uniform(retry_s, retry_s * 1.5))
+                retry_s = min(retry_s * 2, LONGEST_RETRY_S)
+                continue
+            written = msgspec.json.decode(answer, type=BoundPod)
+            if written.metadata.uid and written.metadata.uid != meta.uid:
+                self._gone = True
+                return
+            revision = _revision(written.metadata.resource_version)
+            # The server may normalise what we sent; comparing with our own wish keeps a difference from looping.
+            if revision >= self._known_revision:
+                self._known_revision = revision
+                self.known = {**written.status, **{k: v for k, v in patch["status"].items() if k not in _MERGED}}
+            retry_s = FIRST_RETRY_S
+
+
+_MERGED = ("conditions", "podIPs", "hostIPs")
+
+
+def _revision(text: str) -> int:
+    return int(text) if text.isdigit() else 0

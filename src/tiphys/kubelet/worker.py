@@ -1,0 +1,502 @@
+"""One pod on this node: brings the runtime to what the pod wants, until the pod is gone.
+
+One task a pod. It sleeps until something happens (a change of the pod, a runtime event, a probe verdict, the end of an
+operation of its own, a timer), then observes, plans (plan.py) and applies. Slow effects (volumes and sandbox, starting
+containers, stopping one) are child tasks that the plan leaves alone while they run. Invariants: at most one start
+sequence at a time, in the plan's order; the API object is deleted only after everything has stopped and the last
+status is written, so a crash at any point is mended by planning again from the runtime's state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import msgspec
+
+from tiphys.base.clock import parse_time
+from tiphys.base.errors import ApiError, TiphysError
+from tiphys.client.resources import PODS
+from tiphys.kubelet.context import NodeContext
+from tiphys.kubelet.plan import (
+    Backoff,
+    Kill,
+    Plan,
+    PodRuntime,
+    Verdicts,
+    arrange,
+    next_backoff,
+    plan_pod,
+    plan_stop,
+)
+from tiphys.kubelet.pod import BoundPod, find_container, grace_period_s, is_terminal, pod_reference
+from tiphys.kubelet.podfiles import VolumeFailed
+from tiphys.kubelet.prober import Prober
+from tiphys.kubelet.sandbox import pod_resolver, sandbox_config
+from tiphys.kubelet.starter import ContainerStarter, StartFailed
+from tiphys.kubelet.status import StatusInput, pod_status, rejected_status
+from tiphys.kubelet.statuswriter import StatusWriter
+from tiphys.kubelet.stopper import stop_container
+from tiphys.runtime.interface import Container, ContainerState, RuntimeFailed, Sandbox
+
+log = logging.getLogger(__name__)
+
+POD = "(pod)"
+"""Name of the operation that makes volumes and sandbox; container names hold no brackets."""
+START = "(start)"
+"""Name of the operation that starts containers one after another."""
+FIRST_RETRY_S = 0.5
+LONGEST_RETRY_S = 120.0
+DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
+
+
+class Phase(enum.Enum):
+    """What the worker is at. RUNNING -> ENDING -> ENDED -> GONE; never back."""
+
+    RUNNING = "containers are started and kept running"
+    ENDING = "containers are being stopped"
+    ENDED = "everything has stopped; the object and its records are still there"
+    GONE = "nothing is left"
+
+
+class PodWorker:
+    """See the module's docstring."""
+
+    def __init__(
+        self, context: NodeContext, pod: BoundPod, sandbox_ids: Sequence[str] = (), *, on_state: Callable[[], None]
+    ) -> None:
+        self.context = context
+        self.pod = pod
+        self.runtime = PodRuntime()
+        self.phase = Phase.RUNNING
+        self.sandbox_ids: list[str] = list(sandbox_ids)
+        self.rejected: tuple[str, str] | None = None
+        self._on_state = on_state
+        self._vanished = False
+        """The API object is gone: no status, no delete."""
+        self._wake = asyncio.Event()
+        self._operations: dict[str, asyncio.Task[None]] = {}
+        self._backoffs: dict[str, Backoff] = {}
+        self._waiting: dict[str, tuple[str, str]] = {}
+        self._retry_at_s: dict[str, float] = {}
+        self._retry_s: dict[str, float] = {}
+        self._messages: dict[str, str] = {}
+        self._failed: tuple[str, str] | None = None
+        self._mounted = False
+        self._unmounted = False
+        self._remount = False
+        self._starting: set[str] = set()
+        self._wake_at_s: float | None = None
+        self._grace_s = grace_period_s(pod)
+        self._deleted_object = False
+        self.prober = Prober(context, self.wake)
+        self.writer = StatusWriter(context.client, context.randomness, pod)
+        self._starter = ContainerStarter(context)
+
+    # What happens from outside
+
+    def wake(self) -> None:
+        """Observe and plan again soon."""
+        self._wake.set()
+
+    def update(self, pod: BoundPod) -> None:
+        """Take a new state of the API object."""
+        self.pod = pod
+        self.writer.observe(pod)
+        self.wake()
+
+    def vanish(self) -> None:
+        """The API object is gone; clean up."""
+        self._vanished = True
+        self.wake()
+
+    def reject(self, reason: str, message: str) -> None:
+        """The node does not take the pod: it becomes Failed and nothing is started."""
+        self.rejected = (reason, message)
+        self.wake()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        if self.pod.spec.host_network:
+            return self.context.host_addresses
+        return self.runtime.sandboxes[0].addresses if self.runtime.sandboxes else ()
+
+    # The loop
+
+    async def run(self) -> None:
+        """Run until nothing of the pod is left."""
+        try:
+            while self.phase is not Phase.GONE:
+                self._wake.clear()
+                try:
+                    await self._step()
+                except (TiphysError, OSError) as error:
+                    log.warning("pod %s: %s; the step is tried again", self._name(), error)
+                    self._wake_in(self._next_retry_s("step"))
+                await self._sleep()
+        finally:
+            await self._cancel_operations()
+            await self.prober.stop()
+            await self.writer.close()
+            self.context.objects.forget(self.pod.metadata.uid)
+
+    async def _sleep(self) -> None:
+        if self.phase is Phase.GONE:
+            return
+        timeout_s = None
+        if self._wake_at_s is not None:
+            timeout_s = max(0.0, self._wake_at_s - self.context.clock.now_s())
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _step(self) -> None:
+        self._wake_at_s = None
+        await self._observe()
+        self._check_grace()
+        self.prober.sync(self._known_pod(), self.runtime, self.addresses)
+        if self.phase is Phase.RUNNING and self._should_end():
+            await self._become_ending()
+        if self.phase is Phase.RUNNING:
+            self._apply(plan_pod(
+                self._known_pod(), self.runtime, self.prober.verdicts(), self._backoffs,
+                self.context.clock.now_s(), self._busy(),
+            ))  # fmt: skip
+        if self.phase is Phase.ENDING:
+            await self._step_ending()
+        if self.phase is Phase.ENDED:
+            await self._step_ended()
+        else:
+            self._write_status()
+            await self._collect_dead()
+        self._on_state()
+
+    def _known_pod(self) -> BoundPod:
+        """Return the pod with the newest status that the server has."""
+        return msgspec.structs.replace(self.pod, status=self.writer.known)
+
+    async def _observe(self) -> None:
+        sandboxes: list[Sandbox] = []
+        containers: list[Container] = []
+        for sandbox_id in list(self.sandbox_ids):
+            try:
+                sandboxes.append(await self.context.runtime.pod_sandbox_status(sandbox_id))
+                containers += await self.context.runtime.list_containers(sandbox_id)
+            except RuntimeFailed as error:
+                if error.reason != "NotFound":
+                    raise
+                self.sandbox_ids.remove(sandbox_id)
+        self.runtime = arrange(tuple(sandboxes), tuple(containers))
+        for container in containers:
+            if container.state is ContainerState.EXITED and container.id not in self._messages:
+                spec = find_container(self.pod, container.name)
+                if spec is not None:
+                    self._messages[container.id] = self.context.files.termination_message(self.pod, spec, container)
+
+    def _busy(self) -> frozenset[str]:
+        return frozenset({*self._starting, *(n for n in self._operations if n not in (POD, START))})
+
+    # Running
+
+    def _should_end(self) -> bool:
+        if self._vanished or self.rejected or self.pod.metadata.deletion_timestamp or is_terminal(self._known_pod()):
+            return True
+        limit_s = self.pod.spec.active_deadline_seconds
+        start = self.writer.known.get("startTime")
+        if limit_s is not None and start:
+            end_s = parse_time(start) + limit_s
+            if self.context.clock.now_s() >= end_s:
+                self._failed = ("DeadlineExceeded", DEADLINE_MESSAGE)
+                self._event("Normal", "DeadlineExceeded", DEADLINE_MESSAGE)
+                return True
+            self._wake_at(end_s)
+        return False
+
+    def _apply(self, plan: Plan) -> None:
+        log.debug("pod %s: %s", self._name(), plan.reason)
+        for name, waiting in plan.waiting.items():
+            if self._waiting.get(name) != waiting:
+                self._event(
+                    "Warning", "BackOff",
+                    f"Back-off restarting failed container {name} in pod {self._full_name()}", name,
+                )  # fmt: skip
+            self._waiting[name] = waiting
+        if plan.wake_at_s is not None:
+            self._wake_at(plan.wake_at_s)
+        for kill in plan.kills:
+            self._operate(kill.container.name, self._kill(kill))
+        if plan.stop_pod:
+            self.phase = Phase.ENDING
+        elif plan.create_sandbox is not None:
+            if not plan.kills and self._due("prepare"):
+                self._operate(POD, self._prepare(plan.create_sandbox))
+        else:
+            self._apply_starts(plan)
+
+    def _apply_starts(self, plan: Plan) -> None:
+        if "renew" in self._retry_at_s and self._due("renew"):
+            del self._retry_at_s["renew"]
+            self._remount = True
+        if not self._mounted or self._remount:
+            if self._due("prepare"):
+                self._operate(POD, self._mount())
+            if not self._mounted:
+                return
+        starts = [s for s in plan.starts if self._due(f"start {s.name}")]
+        if starts and START not in self._operations:
+            self._starting = {s.name for s in starts}
+            self._operate(START, self._start_all([(s.name, s.attempt) for s in starts]))
+
+    async def _prepare(self, attempt: int) -> None:
+        """Make volumes and sandbox."""
+        context = self.context
+        if not self._mounted:
+            await self._mount()
+            if not self._mounted:
+                return
+        if attempt:
+            self._event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+        resolver = pod_resolver(
+            self.pod, context.cluster_dns, context.cluster_domain, context.files.host_resolver()
+        )  # fmt: skip
+        config = sandbox_config(
+            self.pod,
+            attempt,
+            resolver=resolver,
+            cluster_domain=context.cluster_domain,
+            node_name=context.node_name,
+            log_directory=context.files.log_directory(self.pod),
+            cgroup_root=context.cgroup_root,
+        )
+        try:
+            for sandbox in self.runtime.sandboxes:
+                await context.runtime.stop_pod_sandbox(sandbox.id)
+            self.sandbox_ids.append(await context.runtime.run_pod_sandbox(config))
+        except (TiphysError, OSError) as error:
+            self._event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+            self._retry("prepare")
+            return
+        self._succeeded("prepare")
+
+    async def _mount(self) -> None:
+        self._remount = False
+        uid = self.pod.metadata.uid
+        try:
+            await self.context.files.mount(self._known_pod(), self.context.around(self.addresses), self._volume_changed)
+        except VolumeFailed as error:
+            self._event("Warning", "FailedMount", str(error))
+            self._remount = True
+            self._retry("prepare")
+            return
+        except (ApiError, OSError) as error:
+            self._event("Warning", "FailedMount", f"Unable to attach or mount volumes: {error}")
+            self._remount = True
+            self._retry("prepare")
+            return
+        self._mounted = True
+        self._succeeded("prepare")
+        renewal_s = await self.context.files.volume_renewal_s(uid)
+        if renewal_s is not None:
+            self._retry_at_s["renew"] = renewal_s
+
+    def _volume_changed(self) -> None:
+        self._remount = True
+        self._succeeded("prepare")
+        self.wake()
+
+    async def _start_all(self, starts: Sequence[tuple[str, int]]) -> None:
+        for name, attempt in starts:
+            container = find_container(self.pod, name)
+            sandbox = self.runtime.ready_sandbox()
+            if container is None or sandbox is None:
+                break
+            last = self.runtime.newest(name)
+            now_s = self.context.clock.now_s()
+            if last is not None and last.state is ContainerState.EXITED:
+                self._backoffs[name] = next_backoff(self._backoffs.get(name), last.finished_at_s, now_s)
+            try:
+                await self._starter.start(self._known_pod(), container, attempt, sandbox, self.addresses)
+                self._waiting.pop(name, None)
+                self._succeeded(f"start {name}")
+            except StartFailed as error:
+                self._waiting[name] = (error.reason, str(error))
+                if error.retry_at_s is not None:
+                    self._retry_at_s[f"start {name}"] = error.retry_at_s
+                else:
+                    self._retry(f"start {name}", first_s=2.0)
+            finally:
+                self._starting.discard(name)
+            self.wake()
+
+    async def _kill(self, kill: Kill) -> None:
+        await stop_container(self.context, self.pod, kill, self.addresses)
+
+    # Ending
+
+    async def _become_ending(self) -> None:
+        self.phase = Phase.ENDING
+        for name in [n for n in self._operations if n in (POD, START)]:
+            await self._cancel(name)
+        self._starting.clear()
+        await self.prober.stop(keep_readiness=True)
+        await self._observe()
+
+    def _check_grace(self) -> None:
+        """Stop again with the new grace when a later deletion asks for a shorter one."""
+        grace_s = grace_period_s(self.pod)
+        if self.phase is Phase.ENDING and grace_s < self._grace_s:
+            for task in self._operations.values():
+                task.cancel()
+        self._grace_s = grace_s
+
+    async def _step_ending(self) -> None:
+        plan = plan_stop(self.pod, self.runtime, self._busy())
+        for kill in plan.kills:
+            self._operate(kill.container.name, self._kill(kill))
+        if not plan.stop_pod or self._operations:
+            return
+        for sandbox_id in self.sandbox_ids:
+            await self.context.runtime.stop_pod_sandbox(sandbox_id)
+        await self._observe()
+        self.phase = Phase.ENDED
+
+    async def _step_ended(self) -> None:
+        if not self._vanished:
+            self._write_status()
+            await self.writer.flush()
+        if not self._unmounted:
+            self.context.objects.forget(self.pod.metadata.uid)
+            await self.context.files.unmount(self.pod.metadata.uid)
+            self._unmounted = True
+        if self.pod.metadata.deletion_timestamp and not self._deleted_object and not self._vanished:
+            await self._delete_object()
+        if self._vanished:
+            await self._remove_records()
+            self.phase = Phase.GONE
+
+    async def _delete_object(self) -> None:
+        meta = self.pod.metadata
+        try:
+            await self.context.client.delete(PODS, meta.namespace, meta.name, uid=meta.uid, grace_period_s=0)
+        except ApiError as error:
+            if error.code not in (404, 409):
+                raise
+        self._deleted_object = True
+
+    async def _remove_records(self) -> None:
+        for sandbox_id in list(self.sandbox_ids):
+            await self.context.runtime.remove_pod_sandbox(sandbox_id)
+        self.sandbox_ids.clear()
+        await self.context.files.remove_logs(self.pod.metadata.uid)
+        self.context.images.forget(self.pod.metadata.uid)
+
+    # Status and garbage
+
+    def _write_status(self) -> None:
+        if self._vanished:
+            return
+        now_s = self.context.clock.now_s()
+        pod = self._known_pod()
+        if self.rejected and not self.runtime.containers:
+            self.writer.want(rejected_status(pod, *self.rejected, now_s))
+            return
+        self.writer.want(pod_status(pod, self.runtime, self._status_input(), now_s))
+
+    def _status_input(self) -> StatusInput:
+        ended = self.phase in (Phase.ENDED, Phase.GONE)
+        return StatusInput(
+            verdicts=self.prober.verdicts() if not ended else Verdicts(),
+            waiting=dict(self._waiting),
+            messages=self._messages,
+            host_addresses=self.context.host_addresses,
+            ended=ended,
+            failed=self._failed if ended else None,
+        )
+
+    async def _collect_dead(self) -> None:
+        """Keep the newest instance of each container and the one before it; remove older ones and empty sandboxes."""
+        seen: dict[str, int] = {}
+        kept_sandboxes = {self.runtime.sandboxes[0].id} if self.runtime.sandboxes else set()
+        for container in self.runtime.containers:
+            seen[container.name] = seen.get(container.name, 0) + 1
+            if seen[container.name] > 2 and container.state is not ContainerState.RUNNING:
+                await self.context.runtime.remove_container(container.id)
+                self._messages.pop(container.id, None)
+            else:
+                kept_sandboxes.add(container.sandbox_id)
+        for sandbox in self.runtime.sandboxes:
+            if sandbox.id not in kept_sandboxes and POD not in self._operations:
+                await self.context.runtime.remove_pod_sandbox(sandbox.id)
+                self.sandbox_ids.remove(sandbox.id)
+
+    # Operations and timers
+
+    def _operate(self, name: str, effect: Coroutine[Any, Any, None]) -> None:
+        """Run one slow effect under a name, unless one of that name runs already."""
+        if name in self._operations:
+            effect.close()
+            return
+        task = asyncio.create_task(self._guard(name, effect), name=f"{name} of pod {self._name()}")
+        self._operations[name] = task
+
+    async def _guard(self, name: str, effect: Coroutine[Any, Any, None]) -> None:
+        try:
+            await effect
+        except (TiphysError, OSError) as error:
+            log.warning("pod %s: %s: %s; it is tried again", self._name(), name, error)
+            self._retry(name)
+        finally:
+            self._operations.pop(name, None)
+            self.wake()
+
+    async def _cancel(self, name: str) -> None:
+        task = self._operations.get(name)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _cancel_operations(self) -> None:
+        tasks = list(self._operations.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _due(self, name: str) -> bool:
+        """Tell whether an operation may run again; if not, wake when it may."""
+        at_s = self._retry_at_s.get(name)
+        if at_s is None or at_s <= self.context.clock.now_s():
+            return True
+        self._wake_at(at_s)
+        return False
+
+    def _retry(self, name: str, first_s: float = FIRST_RETRY_S) -> None:
+        self._retry_at_s[name] = self.context.clock.now_s() + self._next_retry_s(name, first_s)
+
+    def _next_retry_s(self, name: str, first_s: float = FIRST_RETRY_S) -> float:
+        wait_s = min(self._retry_s.get(name, first_s / 2) * 2, LONGEST_RETRY_S)
+        self._retry_s[name] = wait_s
+        return wait_s
+
+    def _succeeded(self, name: str) -> None:
+        self._retry_s.pop(name, None)
+        self._retry_at_s.pop(name, None)
+
+    def _wake_at(self, at_s: float) -> None:
+        self._wake_at_s = at_s if self._wake_at_s is None else min(self._wake_at_s, at_s)
+
+    def _wake_in(self, wait_s: float) -> None:
+        self._wake_at(self.context.clock.now_s() + wait_s)
+
+    def _name(self) -> str:
+        return f"{self.pod.metadata.namespace}/{self.pod.metadata.name}"
+
+    def _full_name(self) -> str:
+        return f"{self.pod.metadata.name}_{self.pod.metadata.namespace}({self.pod.metadata.uid})"
+
+    def _event(self, kind: str, reason: str, message: str, container: str = "") -> None:
+        self.context.recorder.record(pod_reference(self.pod, container), kind, reason, message)  # type: ignore[arg-type]
