@@ -379,15 +379,37 @@ class MapNode(Node):
         return self.value
 
 
-class StructType:
-    """The fields of one definition, compiled when first needed and shared by every place that refers to it."""
+EMBEDDED_STRUCTS = frozenset(
+    (
+        "metadata",
+        "spec",
+        "status",
+        "template",
+        "strategy",
+        "updateStrategy",
+        "jobTemplate",
+        "resources",
+        "loadBalancer",
+        "daemonEndpoints",
+        "nodeInfo",
+    )
+)
+"""Fields that hold a struct by value in Go, so that they are there (empty) even when JSON leaves them out."""
 
-    __slots__ = ("_build", "_fields", "definition", "go_name", "package")
+
+class StructType:
+    """The fields of one definition, compiled when first needed and shared by every place that refers to it.
+
+    `always`: fields that Go's zero value of the struct has; field ownership counts them as never added or removed.
+    """
+
+    __slots__ = ("_build", "_fields", "always", "definition", "go_name", "package")
 
     def __init__(self, package: str, go_name: str, definition: Mapping[str, Any], build: Callable[[], dict[str, Node]]):
         self.package = package
         self.go_name = go_name
         self.definition = definition
+        self.always = EMBEDDED_STRUCTS.union(definition.get("required") or ())
         self._build = build
         self._fields: dict[str, Node] | None = None
 

@@ -129,14 +129,6 @@ class CustomNode(nodes.Node):
             for element in value:
                 self.item.default(element)
 
-    def drop_nulls(self, value: Any) -> None:
-        """Drop nulls of fields that may not be null: absent is what they mean."""
-        if type(value) is dict:
-            for name in [name for name, element in value.items() if element is None]:
-                node = self.fields.get(name)
-                if isinstance(node, CustomNode) and not node.nullable and not node.keep_unknown and node.kind != "raw":
-                    del value[name]
-
 
 _UNKNOWN = nodes.Node()
 
