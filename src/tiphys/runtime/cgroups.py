@@ -108,10 +108,10 @@ class Cgroups:
                     gone = False
         return gone
 
-    def remove_empty_parents(self, path: str) -> None:
-        """Remove the parents of a cgroup as far as they are empty."""
+    def remove_empty(self, path: str) -> None:
+        """Remove a cgroup and its parents as far as they are empty."""
         for root in self.roots:
-            place = (root / path.strip("/")).parent
+            place = root / path.strip("/")
             while place not in (root, root.parent):
                 try:
                     place.rmdir()

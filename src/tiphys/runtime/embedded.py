@@ -103,6 +103,9 @@ class EmbeddedRuntime:
         self._cgroups = cgroups
         self._binary = find_oci_binary(run_dir / "oci")
         self._machine = observe_machine(cgroups.unified, str(seccomp_directory))
+        self._cgroup_parents_file = root / "cgroup-parents.json"
+        self._cgroup_parents: set[str] = set()
+        """Parents of pods' cgroups that we made, now or before a restart: what `remove_all` must look at."""
         self._sandboxes: dict[str, SandboxEntry] = {}
         self._containers: dict[str, ContainerEntry] = {}
         self._pulls: dict[str, asyncio.Task[str]] = {}
@@ -135,10 +138,10 @@ class EmbeddedRuntime:
 
     async def remove_all(self) -> None:
         """Remove every container, sandbox, mount, namespace and cgroup, and end the supervisor. Images stay."""
-        parents = {entry.cgroup for entry in self._sandboxes.values()}
         await asyncio.gather(*(self.remove_pod_sandbox(sandbox_id) for sandbox_id in list(self._sandboxes)))
-        for parent in parents:
-            await asyncio.to_thread(self._cgroups.remove_empty_parents, parent)
+        for parent in sorted(self._cgroup_parents, reverse=True):
+            await asyncio.to_thread(self._cgroups.remove_empty, parent)
+        self._cgroup_parents_file.unlink(missing_ok=True)
         await self.supervisor.shutdown()
         await self.stop()
         await asyncio.to_thread(shutil.rmtree, self._run_dir, ignore_errors=True)
@@ -156,6 +159,7 @@ class EmbeddedRuntime:
         sandbox_id = self._new_id()
         directory = self._sandbox_root / sandbox_id
         cgroup = config.cgroup_parent or f"/tiphys/{sandbox_id[:12]}"
+        self._remember_cgroup_parent(os.path.dirname(cgroup))
         try:
             namespaces, _ = await asyncio.gather(
                 asyncio.to_thread(sandboxes.make_namespaces, directory, config),
@@ -194,6 +198,11 @@ class EmbeddedRuntime:
         self._sandboxes[sandbox_id] = entry
         self._publish(sandbox_id, "", "STARTED")
         return sandbox_id
+
+    def _remember_cgroup_parent(self, parent: str) -> None:
+        if parent not in self._cgroup_parents:
+            self._cgroup_parents.add(parent)
+            write_record(self._cgroup_parents_file, {"parents": sorted(self._cgroup_parents)})
 
     async def _undo_sandbox(self, sandbox_id: str, directory: Path, cgroup: str) -> None:
         with contextlib.suppress(SupervisorLost):
@@ -573,6 +582,8 @@ class EmbeddedRuntime:
         shutil.rmtree(self._exec_root, ignore_errors=True)
         self._exec_root.mkdir(mode=0o700)
         self.images.clean()
+        with contextlib.suppress(FileNotFoundError):
+            self._cgroup_parents.update(json.loads(self._cgroup_parents_file.read_bytes())["parents"])
         for directory in self._sandbox_root.iterdir():
             sandbox = load_sandbox(directory)
             if sandbox is None:
