@@ -1,94 +1,311 @@
-"""The watch cache: newest bytes, small index and recent events of every resource."""
+"""The watch cache: newest bytes, small index and recent events of every resource, fed by one watch of the store.
+
+The registry, authorization and all reads look here. Everything is applied synchronously, one batch of the store at a
+time, so between two awaits a reader sees one revision of everything. A resource's ring holds its events after
+`oldest`; a watch from before that must list again. If the store's watch is dropped (compacted, or too slow), the
+cache lists again, forgets its rings and closes all watchers, who come back with their last revision.
+
+Invariant: `revision()` is the revision of every object here; `ResourceCache.changed_at` is that of its last change.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import asyncio
+import heapq
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing
+from itertools import count
 
-from tiphys.api.kind import JsonObject, Kind
-from tiphys.store.interface import Store
+from tiphys.apiserver.cached import CachedEvent, CachedObject, splice_revision
+from tiphys.store.interface import Compacted, Event, Store, StoreFailed
+from tiphys.store.ledger import FIRST_REVISION
 
+__all__ = ["CachedEvent", "CachedObject", "ResourceCache", "WatchCache", "splice_revision"]
 
-def splice_revision(value: bytes, revision: int) -> bytes:
-    """Return the stored JSON with `metadata.resourceVersion` put first in its metadata."""
-    raise NotImplementedError
+REGISTRY = "/registry/"
+RING_EVENTS = 4_096
+"""Recent events kept of each resource."""
+RING_BYTES = 8 * 1024 * 1024
+"""Bytes of superseded objects kept of each resource's recent events."""
+HISTORY_REVISIONS = 20_000
+"""How far back the rings are filled from the store's history at start."""
+RETRY_S = 1.0
+"""Pause after the store failed to read, before listing again."""
 
-
-class CachedObject:
-    """One object at one revision."""
-
-    key: str
-    namespace: str
-    name: str
-    revision: int
-    value: bytes
-
-    @property
-    def body(self) -> bytes:
-        """Return the JSON that clients get, in the storage version."""
-        raise NotImplementedError
-
-    @property
-    def labels(self) -> Mapping[str, str]:
-        raise NotImplementedError
-
-    @property
-    def uid(self) -> str:
-        raise NotImplementedError
-
-    @property
-    def owner_uids(self) -> tuple[str, ...]:
-        raise NotImplementedError
-
-    def field(self, kind: Kind, label: str) -> str:
-        """Return the text of a selectable field."""
-        raise NotImplementedError
-
-    def decode(self) -> JsonObject:
-        """Return the object as a fresh dict, with its resourceVersion."""
-        raise NotImplementedError
+Listener = Callable[[Sequence[CachedEvent]], None]
 
 
 class ResourceCache:
-    """All objects of one storage prefix."""
+    """All objects of one storage prefix. Objects are found by namespace ("" for cluster scope) and name."""
+
+    def __init__(self, prefix: str, oldest: int, ring_events: int = RING_EVENTS, ring_bytes: int = RING_BYTES) -> None:
+        self.prefix = prefix
+        self.oldest = oldest
+        """Every event after this revision is in the ring."""
+        self.changed_at = oldest
+        """Revision of the last change."""
+        self.listeners: set[Listener] = set()
+        """Called with the events of each batch, after all of it is applied."""
+        self.on_reset: set[Callable[[], None]] = set()
+        """Called when events were lost and watchers must start again."""
+        self._ring: deque[CachedEvent] = deque()
+        self._ring_weight = 0
+        self._ring_events = ring_events
+        self._ring_bytes = ring_bytes
+        self._objects: dict[str, CachedObject] = {}
+        self._namespaces: dict[str, dict[str, CachedObject]] = {}
+        self._order: dict[str, list[str]] = {}
+        """Sorted keys (below the prefix) of all ("") or of one namespace; made when first listed."""
 
     def get(self, namespace: str, name: str) -> CachedObject | None:
-        raise NotImplementedError
+        return self._objects.get(f"{namespace}/{name}" if namespace else name)
 
     def objects(self, namespace: str = "") -> list[CachedObject]:
-        """Return all objects (of a namespace) in key order."""
-        raise NotImplementedError
+        """Return all objects, or those of one namespace, in key order."""
+        selected = self._namespaces.get(namespace, {}) if namespace else self._objects
+        order = self._order.get(namespace)
+        if order is None:
+            order = sorted(selected)
+            if selected:
+                self._order[namespace] = order
+        return [selected[key] for key in order]
 
     def count(self, namespace: str = "") -> int:
-        raise NotImplementedError
+        return len(self._namespaces.get(namespace, ())) if namespace else len(self._objects)
+
+    def namespaces(self) -> list[str]:
+        """Return the namespaces that hold objects."""
+        return list(self._namespaces)
 
     def __iter__(self) -> Iterator[CachedObject]:
-        raise NotImplementedError
+        return iter(list(self._objects.values()))
+
+    def events_after(self, revision: int) -> list[CachedEvent] | None:
+        """Return the events after a revision, None if some are gone."""
+        if revision < self.oldest:
+            return None
+        events: list[CachedEvent] = []
+        for event in reversed(self._ring):
+            if event.revision <= revision:
+                break
+            events.append(event)
+        events.reverse()
+        return events
+
+    def apply(self, event: Event) -> CachedEvent:
+        """Take in one change of the store."""
+        short = event.key[len(self.prefix) :]
+        previous = self._objects.get(short)
+        cached = self.remember(event, previous)
+        self.changed_at = event.revision
+        if cached.deleted:
+            if previous is not None:
+                self._discard(short, previous)
+        else:
+            self._put(short, cached.object, new=previous is None)
+        return cached
+
+    def remember(self, event: Event, previous: CachedObject | None = None) -> CachedEvent:
+        """Put one change into the ring only (history at start)."""
+        if previous is None and event.previous is not None:
+            previous = self._object(event.key, event.previous, event.revision)
+        if event.value is None:
+            assert previous is not None, f"deletion of {event.key} without a previous value"
+            cached = CachedEvent(previous.at(event.revision), previous, deleted=True)
+        else:
+            cached = CachedEvent(self._object(event.key, event.value, event.revision), previous, deleted=False)
+        self._ring.append(cached)
+        self._ring_weight += cached.weight()
+        while len(self._ring) > self._ring_events or (self._ring_weight > self._ring_bytes and len(self._ring) > 1):
+            dropped = self._ring.popleft()
+            self._ring_weight -= dropped.weight()
+            self.oldest = dropped.revision
+        return cached
+
+    def load(self, key: str, value: bytes, revision: int) -> None:
+        """Take in one object of a list."""
+        short = key[len(self.prefix) :]
+        self._put(short, self._object(key, value, revision), new=True)
+        self.changed_at = max(self.changed_at, revision)
+
+    def reset(self, revision: int) -> None:
+        """Forget everything; the caller loads the objects of `revision` and then calls `on_reset`."""
+        self._objects.clear()
+        self._namespaces.clear()
+        self._order.clear()
+        self._ring.clear()
+        self._ring_weight = 0
+        self.oldest = self.changed_at = revision
+
+    def _object(self, key: str, value: bytes, revision: int) -> CachedObject:
+        namespace, _, name = key[len(self.prefix) :].rpartition("/")
+        return CachedObject(key, namespace, name, value, revision)
+
+    def _put(self, short: str, obj: CachedObject, *, new: bool) -> None:
+        self._objects[short] = obj
+        if obj.namespace:
+            self._namespaces.setdefault(obj.namespace, {})[short] = obj
+        if new:
+            for order in self._orders(obj.namespace):
+                insort(order, short)
+
+    def _discard(self, short: str, obj: CachedObject) -> None:
+        del self._objects[short]
+        if obj.namespace:
+            rest = self._namespaces[obj.namespace]
+            del rest[short]
+            if not rest:
+                del self._namespaces[obj.namespace]
+        for order in self._orders(obj.namespace):
+            del order[bisect_left(order, short)]
+        if obj.namespace and obj.namespace not in self._namespaces:
+            self._order.pop(obj.namespace, None)
+
+    def _orders(self, namespace: str) -> list[list[str]]:
+        names = ("", namespace) if namespace else ("",)
+        return [self._order[name] for name in names if name in self._order]
 
 
 class WatchCache:
-    """All resources, fed by one watch of the store."""
+    """All resources. `resource(prefix)` returns the same record for as long as the cache lives."""
 
-    def __init__(self, store: Store) -> None:
-        raise NotImplementedError
+    def __init__(
+        self,
+        store: Store,
+        *,
+        ring_events: int = RING_EVENTS,
+        ring_bytes: int = RING_BYTES,
+        history_revisions: int = HISTORY_REVISIONS,
+    ) -> None:
+        self._store = store
+        self._ring_events = ring_events
+        self._ring_bytes = ring_bytes
+        self._history_revisions = history_revisions
+        self._resources: dict[str, ResourceCache] = {}
+        self._revision = 0
+        self._history_start = 0
+        self._loaded = 0
+        """Events up to here are already in the objects; they go into the rings only."""
+        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._ticket = count()
+        self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Load everything and start following the store. The store must be started."""
+        """Load everything and start following the store, which must be started."""
+        after = await self._load(self._history_revisions)
+        replayed = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._follow(after, replayed), name="watch-cache")
+        await asyncio.wait((self._task, replayed), return_when=asyncio.FIRST_COMPLETED)
+        if not replayed.done():
+            self._task.result()
 
     async def stop(self) -> None:
         """Stop following and close all watchers. Idempotent."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self._close_watchers()
 
     def revision(self) -> int:
         """Return the newest revision that every read here reflects."""
-        raise NotImplementedError
+        return self._revision
 
     def resource(self, prefix: str) -> ResourceCache:
-        """Return the cache of `Kind.storage_prefix()`; an empty one for an unknown prefix."""
-        raise NotImplementedError
+        """Return the cache of `Kind.storage_prefix()`; an empty one for a prefix without objects."""
+        resource = self._resources.get(prefix)
+        if resource is None:
+            resource = ResourceCache(prefix, self._history_start, self._ring_events, self._ring_bytes)
+            self._resources[prefix] = resource
+        return resource
+
+    def resources(self) -> list[ResourceCache]:
+        """Return all resources that were ever asked for or had an object."""
+        return list(self._resources.values())
 
     async def wait_for(self, revision: int, timeout_s: float = 3.0) -> None:
         """Return when the cache reflects `revision`. Raises TimeoutError."""
-        raise NotImplementedError
+        if self._revision >= revision:
+            return
+        future = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiters, (revision, next(self._ticket), future))
+        async with asyncio.timeout(timeout_s):
+            await future
 
     async def refresh(self, timeout_s: float = 3.0) -> None:
         """Return when the cache reflects every commit that was answered before this call."""
-        raise NotImplementedError
+        if self._revision < (current := self._store.current_revision()):
+            await self.wait_for(current, timeout_s)
+
+    async def _load(self, history_revisions: int) -> int:
+        """Take in the newest state; return the revision after which history is to be followed."""
+        page = await self._store.list(REGISTRY)
+        start = max(self._store.compacted_revision(), page.revision - history_revisions, FIRST_REVISION)
+        self._history_start = start
+        for resource in self._resources.values():
+            resource.reset(start)
+        for entry in page.entries:
+            self.resource(prefix_of(entry.key)).load(entry.key, entry.value, entry.revision)
+        for resource in self._resources.values():
+            resource.changed_at = max(resource.changed_at, start)
+        self._loaded = self._revision = page.revision
+        return start
+
+    async def _follow(self, after: int, replayed: asyncio.Future[None]) -> None:
+        """Apply the store's batches until it stops; list again when its watch is lost."""
+        while True:
+            if after >= self._loaded and not replayed.done():
+                replayed.set_result(None)
+            try:
+                # All keys are watched, so that the revision moves on with every commit.
+                async with aclosing(self._store.watch("", after)) as batches:  # type: ignore[type-var]
+                    async for batch in batches:
+                        self._apply(batch)
+                        after = batch[-1].revision
+                        if after >= self._loaded and not replayed.done():
+                            replayed.set_result(None)
+                break
+            except Compacted:
+                after = await self._load(0)
+                self._close_watchers()
+                self._wake()
+            except StoreFailed:
+                await asyncio.sleep(RETRY_S)
+        if not replayed.done():
+            replayed.set_result(None)
+
+    def _apply(self, batch: Sequence[Event]) -> None:
+        changed: dict[ResourceCache, list[CachedEvent]] = {}
+        for event in batch:
+            if not event.key.startswith(REGISTRY):
+                continue
+            resource = self.resource(prefix_of(event.key))
+            if event.revision <= self._loaded:
+                resource.remember(event)
+                resource.changed_at = max(resource.changed_at, event.revision)
+            else:
+                changed.setdefault(resource, []).append(resource.apply(event))
+        self._revision = max(self._revision, batch[-1].revision)
+        for resource, events in changed.items():
+            for listener in list(resource.listeners):
+                listener(events)
+        self._wake()
+
+    def _wake(self) -> None:
+        waiters = self._waiters
+        while waiters and waiters[0][0] <= self._revision:
+            future = heapq.heappop(waiters)[2]
+            if not future.done():
+                future.set_result(None)
+
+    def _close_watchers(self) -> None:
+        for resource in self._resources.values():
+            for close in list(resource.on_reset):
+                close()
+
+
+def prefix_of(key: str) -> str:
+    """Return the storage prefix of a key: `/registry/<group>/<plural>/`."""
+    return key[: key.index("/", key.index("/", len(REGISTRY)) + 1) + 1]

@@ -1,18 +1,40 @@
 """GET, LIST and WATCH of every kind, and the rendering of one object for answers of writes.
 
-The router calls the four methods of `Reads` with a `Kind` that it looked up and the request as it came; query
-parameters and the Accept header are read here. Failures are `ApiError`s for the request boundary.
+The router calls `Reads` with a `Kind` that it looked up and the request as it came; query parameters and the Accept
+header are read here. Which objects and revisions is decided in lists.py and watches.py, their bytes in rendering.py
+and table.py. Failures are `ApiError`s for the request boundary.
+
+Spec: Kubernetes docs, "Kubernetes API concepts".
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import orjson
+
 from tiphys.api.kind import JsonObject, Kind
-from tiphys.apiserver.cache import WatchCache
+from tiphys.apiserver.cache import ResourceCache, WatchCache
+from tiphys.apiserver.cached import CachedObject
+from tiphys.apiserver.listmemo import ListMemos, Memo, gzip_with_head, pack
+from tiphys.apiserver.lists import Selected, await_revision, candidates, select_page
+from tiphys.apiserver.negotiation import PLAIN, TABLE, YAML, Form, accepted_form
+from tiphys.apiserver.options import parse_options, parse_revision, parse_selection
+from tiphys.apiserver.rendering import PartialRendering, PlainRendering, Rendering, convert_to, list_body
+from tiphys.apiserver.table import TableRendering, include_object
+from tiphys.apiserver.watches import BOOKMARK_S, Fanout
 from tiphys.base.clock import Clock, Randomness
+from tiphys.base.errors import bad_request, not_found
 from tiphys.store.interface import Store
-from tiphys.wire.message import Request, Response, Stream
+from tiphys.wire.message import Request, Response, Sink, Stream
+
+MEMO_FROM_BYTES = 4 * 1024
+GZIP_FROM_BYTES = 128 * 1024
+"""Smaller lists are not compressed, as upstream."""
+WATCH_TIMEOUT_S = (1800.0, 3600.0)
+"""How long a watch lasts that does not say: a random time between these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +65,162 @@ class Reads:
         self._clock = clock
         self._randomness = randomness
         self._limits = limits or ReadLimits()
+        self._memos = ListMemos(self._limits.list_memo_bytes)
+        self._fanouts: dict[ResourceCache, Fanout] = {}
+        self._plain: dict[int, tuple[Kind, PlainRendering]] = {}
+        self._bookmark_timer: asyncio.TimerHandle | None = None
 
     async def get_object(self, kind: Kind, namespace: str, name: str, request: Request) -> Response:
         """Answer GET of one object. `namespace` is "" for cluster-scoped kinds. Raises not_found."""
-        raise NotImplementedError
+        rendering, form = self._rendering(kind, request, accepted_form(request.headers.get("accept", "")))
+        text = request.param("resourceVersion") if request.raw_query else ""
+        if text or self._cache.revision() < self._store.current_revision():
+            try:
+                revision = parse_revision(text) if text else 0
+            except ValueError as error:
+                raise bad_request(f'resourceVersion: Invalid value: "{text}": {error}') from error
+            await await_revision(self._cache, text, revision, self._limits.fresh_timeout_s)
+        obj = self._cache.resource(kind.storage_prefix()).get(namespace, name)
+        if obj is None:
+            raise not_found(kind.group, kind.plural, name)
+        return _answer(rendering.single(obj), form, 200)
 
     async def list_objects(self, kind: Kind, namespace: str, request: Request) -> Response:
         """Answer GET of a collection; `namespace` "" means all namespaces (or a cluster-scoped kind)."""
-        raise NotImplementedError
+        accept = accepted_form(request.headers.get("accept", ""), collection=True)
+        options = parse_options(kind, namespace, request, watch=False)
+        rendering, form = self._rendering(kind, request, accept)
+        page = await select_page(self._cache, self._store, options, self._limits.fresh_timeout_s)
+        head = rendering.list_head(page.metadata())
+        if form.media == YAML:
+            return _answer(head + list_body(rendering, page.objects) + b"]}", form, 200)
+        if not (page.whole and rendering.stable):
+            return Response(200, [head, list_body(rendering, page.objects), b"]}"])
+        return await self._whole_list(kind, page, rendering, (options.selection.key, rendering.key), head, request)
+
+    async def _whole_list(
+        self,
+        kind: Kind,
+        page: Selected,
+        rendering: Rendering,
+        key: tuple[object, object],
+        head: bytes,
+        request: Request,
+    ) -> Response:
+        """Answer with a list that may be remembered."""
+        resource = self._cache.resource(kind.storage_prefix())
+        memo_key = (resource.prefix, *key)
+        memo = self._memos.get(memo_key, resource.changed_at)
+        if memo is None:
+            memo = Memo(resource.changed_at, list_body(rendering, page.objects))
+            if len(memo.items) >= MEMO_FROM_BYTES:
+                self._memos.put(memo_key, memo)
+        if len(memo.items) < GZIP_FROM_BYTES or "gzip" not in request.headers.get("accept-encoding", ""):
+            return Response(200, [head, memo.items, b"]}"])
+        if memo.packed is None:
+            packed = await asyncio.to_thread(pack, (memo.items, b"]}"))
+            self._memos.add_packed(memo_key, memo, packed)
+        else:
+            packed = memo.packed
+        headers = (("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding"))
+        return Response(200, gzip_with_head(head, packed), headers=headers)
+
+    async def select(self, kind: Kind, namespace: str, request: Request) -> Sequence[CachedObject]:
+        """Return the newest objects that the request's selectors select (deletecollection, in key order)."""
+        selection = parse_selection(kind, namespace, request)
+        await await_revision(self._cache, "", 0, self._limits.fresh_timeout_s)
+        resource = self._cache.resource(kind.storage_prefix())
+        return [obj for obj in candidates(resource, selection) if selection.matches(obj)]
 
     async def watch_objects(self, kind: Kind, namespace: str, request: Request, *, name: str = "") -> Stream:
-        """Answer GET of a collection with `watch=true`. `name` narrows it to one object (legacy /watch/ paths)."""
-        raise NotImplementedError
+        """Answer GET of a collection with `watch=true`. `name` narrows it to one object (legacy /watch/ paths).
 
-    def render_object(
-        self, kind: Kind, obj: bytes | JsonObject, request: Request, *, status: int = 200
-    ) -> Response:
+        A revision that is gone is told by an ERROR event within the stream, as upstream does.
+        """
+        accept = accepted_form(request.headers.get("accept", ""), stream=True)
+        options = parse_options(kind, namespace, request, watch=True, name=name)
+        rendering, _ = self._rendering(kind, request, accept)
+        if options.initial_events or not options.resource_version:
+            await await_revision(self._cache, options.resource_version, options.revision, self._limits.fresh_timeout_s)
+        timeout_s = float(options.timeout_s) or self._randomness.uniform(*WATCH_TIMEOUT_S)
+        fanout = self._fanout(self._cache.resource(kind.storage_prefix()))
+
+        def start(sink: Sink) -> Callable[[], None]:
+            watcher = fanout.open(sink, options, rendering, timeout_s)
+            if options.bookmarks:
+                self._plan_bookmarks()
+            return lambda: fanout.forget(watcher)
+
+        return Stream(start)
+
+    def render_object(self, kind: Kind, obj: bytes | JsonObject, request: Request, *, status: int = 200) -> Response:
         """Answer with one object as the Accept header wants it (plain, Table, PartialObjectMetadata).
 
         `obj` carries its resourceVersion. Bytes are the canonical JSON in the storage version (`CachedObject.body`, or
         `splice_revision(value, revision)`); a dict may be in any served version and is converted to `kind.version`.
         """
-        raise NotImplementedError
+        accept = accepted_form(request.headers.get("accept", ""))
+        if isinstance(obj, bytes) and accept.target == PLAIN and kind.stored_as == kind.version:
+            return _answer(obj, accept, status)
+        decoded: JsonObject = orjson.loads(obj) if isinstance(obj, bytes) else obj
+        decoded = convert_to(kind, decoded)
+        if accept.target == PLAIN:
+            return _answer(orjson.dumps(decoded), accept, status)
+        rendering, form = self._rendering(kind, request, accept)
+        return _answer(rendering.single(_detached(decoded)), form, status)
+
+    def watcher_count(self) -> int:
+        """Return how many watches are open."""
+        return sum(fanout.count() for fanout in self._fanouts.values())
+
+    def close(self) -> None:
+        """End all watches. Idempotent."""
+        if self._bookmark_timer is not None:
+            self._bookmark_timer.cancel()
+            self._bookmark_timer = None
+        for fanout in self._fanouts.values():
+            fanout.close_all()
+
+    def _rendering(self, kind: Kind, request: Request, form: Form) -> tuple[Rendering, Form]:
+        if form.target == PLAIN:
+            known = self._plain.get(id(kind))
+            if known is None or known[0] is not kind:
+                known = self._plain[id(kind)] = (kind, PlainRendering(kind))
+            return known[1], form
+        if form.target == TABLE:
+            return TableRendering(kind, form, include_object(request.param("includeObject")), self._clock), form
+        return PartialRendering(form), form
+
+    def _fanout(self, resource: ResourceCache) -> Fanout:
+        fanout = self._fanouts.get(resource)
+        if fanout is None:
+            fanout = self._fanouts[resource] = Fanout(resource, self._cache, self._limits.pending_bytes)
+        return fanout
+
+    def _plan_bookmarks(self) -> None:
+        if self._bookmark_timer is None:
+            self._bookmark_timer = asyncio.get_running_loop().call_later(BOOKMARK_S, self._send_bookmarks)
+
+    def _send_bookmarks(self) -> None:
+        self._bookmark_timer = None
+        for fanout in self._fanouts.values():
+            fanout.send_bookmarks()
+        if self.watcher_count():
+            self._plan_bookmarks()
+
+
+def _answer(body: bytes, form: Form, status: int) -> Response:
+    if form.media == YAML:
+        import yaml
+
+        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+        return Response(status, yaml.dump(orjson.loads(body), Dumper=dumper, sort_keys=True).encode(), YAML)
+    return Response(status, body)
+
+
+def _detached(obj: JsonObject) -> CachedObject:
+    """Return an object that is in no cache, as renderings want it."""
+    metadata = dict(obj.get("metadata") or {})
+    version = str(metadata.pop("resourceVersion", "") or "0")
+    value = orjson.dumps({**obj, "metadata": metadata})
+    return CachedObject("", str(metadata.get("namespace", "")), str(metadata.get("name", "")), value, int(version))

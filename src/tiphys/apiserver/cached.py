@@ -1,0 +1,143 @@
+"""One object and one change as the watch cache holds them: stored bytes, and an index that is decoded when needed.
+
+An object keeps the very bytes that the store holds (shared, not copied) and knows where its metadata begins, so that
+any head and its resourceVersion are put before them by slicing. Labels, owners and selectable fields are decoded at
+most once. Invariant: a `CachedObject` never changes; caches of derived values are the only slots written later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import orjson
+
+from tiphys.api.kind import JsonObject, Kind
+
+_METADATA = b'"metadata":{'
+
+
+class _Owner(msgspec.Struct, frozen=True):
+    uid: str = ""
+
+
+class _Metadata(msgspec.Struct, frozen=True, rename="camel"):
+    uid: str = ""
+    labels: dict[str, str] | None = None
+    owner_references: tuple[_Owner, ...] | None = None
+
+
+class _Object(msgspec.Struct, frozen=True):
+    metadata: _Metadata = _Metadata()
+
+
+_decode_metadata = msgspec.json.Decoder(_Object).decode
+
+
+def splice_revision(value: bytes, revision: int) -> bytes:
+    """Return the stored JSON with `metadata.resourceVersion` put first in its metadata."""
+    at = value.index(_METADATA) + len(_METADATA)
+    comma = b"" if value[at : at + 1] == b"}" else b","
+    return b'%b"resourceVersion":"%d"%b%b' % (value[:at], revision, comma, value[at:])
+
+
+class CachedObject:
+    """One object at one revision. `namespace` is "" for cluster-scoped kinds."""
+
+    __slots__ = ("_at", "_fields", "_metadata", "key", "name", "namespace", "renditions", "revision", "value")
+
+    def __init__(self, key: str, namespace: str, name: str, value: bytes, revision: int) -> None:
+        self.key = key
+        self.namespace = namespace
+        self.name = name
+        self.value = value
+        self.revision = revision
+        self._at = value.index(_METADATA) + len(_METADATA)
+        self._metadata: _Metadata | None = None
+        self._fields: dict[str, str] | None = None
+        self.renditions: dict[str, bytes] | None = None
+        """Bodies in versions that need a conversion, by version."""
+
+    @property
+    def body(self) -> bytes:
+        """Return the JSON that clients get, in the storage version."""
+        return self.with_head(self.value[: self._at])
+
+    def with_head(self, head: bytes) -> bytes:
+        """Return the JSON with another beginning; `head` ends with `"metadata":{`."""
+        rest = self.value[self._at :]
+        comma = b"" if rest.startswith(b"}") else b","
+        return b'%b"resourceVersion":"%d"%b%b' % (head, self.revision, comma, rest)
+
+    @property
+    def _index(self) -> _Metadata:
+        if self._metadata is None:
+            self._metadata = _decode_metadata(self.value).metadata
+        return self._metadata
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self._index.labels or {}
+
+    @property
+    def uid(self) -> str:
+        return self._index.uid
+
+    @property
+    def owner_uids(self) -> tuple[str, ...]:
+        return tuple(owner.uid for owner in self._index.owner_references or ())
+
+    def field(self, kind: Kind, label: str) -> str:
+        """Return the text of a selectable field. Raises KeyError for one that the kind does not have."""
+        if label == "metadata.name":
+            return self.name
+        if label == "metadata.namespace":
+            return self.namespace
+        fields = self._fields
+        if fields is None or label not in fields:
+            obj: JsonObject = orjson.loads(self.value)
+            fields = dict(fields or {})
+            fields.update((name, text(obj)) for name, text in kind.selectable_fields.items())
+            self._fields = fields
+        return fields[label]
+
+    def decode(self) -> JsonObject:
+        """Return the object as a fresh dict, with its resourceVersion."""
+        obj: dict[str, Any] = orjson.loads(self.body)
+        return obj
+
+    def at(self, revision: int) -> CachedObject:
+        """Return the same object with another revision: what a DELETED event carries."""
+        moved = CachedObject(self.key, self.namespace, self.name, self.value, revision)
+        moved._metadata, moved._fields = self._metadata, self._fields
+        return moved
+
+
+class CachedEvent:
+    """One change. `object` is the new object or, for a deletion, the last one at the deletion's revision."""
+
+    __slots__ = ("_departed", "deleted", "encoded", "object", "previous", "revision")
+
+    def __init__(self, obj: CachedObject, previous: CachedObject | None, *, deleted: bool) -> None:
+        self.object = obj
+        self.previous = previous
+        self.deleted = deleted
+        self.revision = obj.revision
+        self.encoded: dict[object, bytes] = {}
+        """Frames by representation and type, while this event is being sent: each is encoded once for all watchers."""
+        self._departed: CachedObject | None = None
+
+    @property
+    def departed(self) -> CachedObject:
+        """Return what a watch sees of an object that left its selection: the old one at this revision."""
+        assert self.previous is not None
+        if self.deleted:
+            return self.object
+        if self._departed is None:
+            self._departed = self.previous.at(self.revision)
+        return self._departed
+
+    def weight(self) -> int:
+        """Return about how many bytes this event keeps alive beyond the newest objects."""
+        return 300 + (len(self.previous.value) if self.previous is not None else 0)

@@ -1,0 +1,150 @@
+"""Objects in the form that a client wants, as bytes: plain in any version, or metadata only. Tables are in table.py.
+
+A rendering knows one (kind, form). `item` is an object within a list, `single` one on its own (and in watch events).
+Where only the head of the stored JSON differs, bytes are sliced; nothing is decoded. Built-in kinds have no
+apiVersion and kind inside of lists, custom resources have; both as upstream.
+
+Invariant: the same object and revision always gives the same bytes (tables excepted: ages grow).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+import orjson
+
+from tiphys.api.kind import JsonObject, Kind
+from tiphys.apiserver.cached import CachedObject
+from tiphys.apiserver.negotiation import PARTIAL, Form
+
+
+class Rendering(Protocol):
+    """See the module's docstring. `key` tells renderings of one kind apart that give different bytes."""
+
+    key: Hashable
+    stable: bool
+    """Whether the same object gives the same bytes at any time."""
+
+    def item(self, obj: CachedObject) -> bytes: ...
+
+    def single(self, obj: CachedObject, *, columns: bool = True) -> bytes:
+        """Return the object on its own. `columns` matters to tables only."""
+        ...
+
+    def list_head(self, metadata: JsonObject) -> bytes:
+        """Return a list's JSON up to and with the bracket before its items; `]}` follows them."""
+        ...
+
+    def bookmark(self, revision: int, annotations: Mapping[str, str] | None, *, columns: bool) -> bytes:
+        """Return an object that carries nothing but a resourceVersion."""
+        ...
+
+
+class PlainRendering:
+    """Whole objects in `kind.version`."""
+
+    stable = True
+
+    def __init__(self, kind: Kind) -> None:
+        self.key: Hashable = ("plain", kind.version)
+        self._kind = kind
+        self._head = b'{"apiVersion":%b,"kind":%b,"metadata":{' % (
+            orjson.dumps(kind.api_version),
+            orjson.dumps(kind.kind),
+        )
+        self._item_head = self._head if kind.custom else b'{"metadata":{'
+        self._converts = kind.convert is not None and kind.stored_as != kind.version
+
+    def item(self, obj: CachedObject) -> bytes:
+        if not self._converts:
+            return obj.with_head(self._item_head)
+        body = self._converted(obj)
+        return body if self._kind.custom else b"{" + body[body.index(b'"metadata":{') :]
+
+    def single(self, obj: CachedObject, *, columns: bool = True) -> bytes:
+        return self._converted(obj) if self._converts else obj.with_head(self._head)
+
+    def _converted(self, obj: CachedObject) -> bytes:
+        version = self._kind.version
+        if obj.renditions is None:
+            obj.renditions = {}
+        body = obj.renditions.get(version)
+        if body is None:
+            body = obj.renditions[version] = orjson.dumps(convert_to(self._kind, obj.decode()))
+        return body
+
+    def list_head(self, metadata: JsonObject) -> bytes:
+        return _list_head(f"{self._kind.kind}List", self._kind.api_version, metadata)
+
+    def bookmark(self, revision: int, annotations: Mapping[str, str] | None, *, columns: bool) -> bytes:
+        metadata: JsonObject = {"resourceVersion": str(revision)}
+        if annotations:
+            metadata["annotations"] = dict(annotations)
+        head = {"kind": self._kind.kind, "apiVersion": self._kind.api_version, "metadata": metadata}
+        return orjson.dumps(head)
+
+
+class _MetadataOnly(msgspec.Struct, frozen=True):
+    metadata: msgspec.Raw
+
+
+_decode_metadata = msgspec.json.Decoder(_MetadataOnly).decode
+
+
+def partial_metadata(obj: CachedObject, api_version: str) -> bytes:
+    """Return the object as PartialObjectMetadata."""
+    raw = bytes(_decode_metadata(obj.value).metadata)
+    comma = b"" if raw == b"{}" else b","
+    return b'{"kind":"PartialObjectMetadata","apiVersion":"%b","metadata":{"resourceVersion":"%d"%b%b}' % (
+        api_version.encode(),
+        obj.revision,
+        comma,
+        raw[1:],
+    )
+
+
+class PartialRendering:
+    """Metadata only."""
+
+    stable = True
+
+    def __init__(self, form: Form) -> None:
+        self.key: Hashable = (PARTIAL, form.version)
+        self._api_version = form.api_version
+
+    def item(self, obj: CachedObject) -> bytes:
+        return partial_metadata(obj, self._api_version)
+
+    def single(self, obj: CachedObject, *, columns: bool = True) -> bytes:
+        return partial_metadata(obj, self._api_version)
+
+    def list_head(self, metadata: JsonObject) -> bytes:
+        return _list_head("PartialObjectMetadataList", self._api_version, metadata)
+
+    def bookmark(self, revision: int, annotations: Mapping[str, str] | None, *, columns: bool) -> bytes:
+        metadata: JsonObject = {"resourceVersion": str(revision)}
+        if annotations:
+            metadata["annotations"] = dict(annotations)
+        return orjson.dumps({"kind": PARTIAL, "apiVersion": self._api_version, "metadata": metadata})
+
+
+def _list_head(kind: str, api_version: str, metadata: JsonObject) -> bytes:
+    head = orjson.dumps({"kind": kind, "apiVersion": api_version, "metadata": metadata})
+    return head[:-1] + b',"items":['
+
+
+def convert_to(kind: Kind, obj: JsonObject) -> JsonObject:
+    """Return an object of the same group and plural in `kind.version`, with apiVersion, kind and metadata first."""
+    version = str(obj.get("apiVersion", "")).rpartition("/")[2]
+    if version != kind.version and kind.convert is not None:
+        obj = kind.convert(obj, version, kind.version)
+    head = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": obj.get("metadata", {})}
+    return head | {name: value for name, value in obj.items() if name not in head}
+
+
+def list_body(rendering: Rendering, objects: Sequence[CachedObject]) -> bytes:
+    """Return the items of a list, joined; without the brackets."""
+    item = rendering.item
+    return b",".join([item(obj) for obj in objects])
