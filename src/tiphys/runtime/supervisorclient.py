@@ -118,6 +118,10 @@ class SupervisorClient:
         for name in ("supervisor.sock", "supervisor.lock", "supervisor.log"):
             (self._run_dir / name).unlink(missing_ok=True)
 
+    @property
+    def connected(self) -> bool:
+        return self._control is not None
+
     async def request(self, operation: str, **fields: Any) -> Json:
         """Send a request on the control connection; return the answer, which may hold `error`."""
         if self._control is None:
