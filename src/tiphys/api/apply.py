@@ -33,7 +33,6 @@ from tiphys.api.fieldset import (
     item_step,
     list_items,
     members,
-    ordered,
     path_string,
     union_sets,
 )
@@ -102,7 +101,7 @@ class Owned:
         if self.time:
             entry["time"] = self.time
         entry["fieldsType"] = "FieldsV1"
-        entry["fieldsV1"] = ordered(self.fields)
+        entry["fieldsV1"] = self.fields
         if self.manager.subresource:
             entry["subresource"] = self.manager.subresource
         return entry
@@ -252,7 +251,7 @@ def apply(
     named = fields_of(applied, root, ignore)
     last = _find(owners, me)
     others = [owned for owned in owners if owned is not last]
-    merged = copy_json(live) if live else {}
+    merged = copy_json(live) if live else {"apiVersion": api_version, "kind": applied.get("kind", ""), "metadata": {}}
     merged.setdefault("metadata", {}).pop("managedFields", None)
     merged = _merge_fields(merged, {name: value for name, value in applied.items() if name not in ignore}, root)
     if last is not None:
@@ -267,7 +266,7 @@ def apply(
     others = _updated(others, me, None, removed, now)
     if taken:
         others = [owned.with_fields(difference(owned.fields, taken) if owned.fields else None) for owned in others]
-    changed = bool(taken or removed) or last is None or ordered(last.fields) != ordered(named)
+    changed = bool(taken or removed) or last is None or last.fields != named
     changed = changed or last.manager.api_version != api_version if last is not None else changed
     mine = Owned(me, named, now) if changed or last is None else last
     _sync_last_applied(merged, applied, manager)

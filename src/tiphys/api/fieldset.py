@@ -2,7 +2,7 @@
 
 A set is a tree of dicts: a step (`f:<field>`, `k:<keys>`, `v:<value>`, `i:<index>`) leads to the set below it, the
 step "." says that the place itself is a member, and an empty tree says the same when nothing is below. At the top, an
-empty tree is the empty set. So encoding and decoding cost nothing, and sets of old entries are used as they came.
+empty tree is the empty set. Steps come in no particular order. So encoding and decoding cost nothing, and sets of old entries are used as they came.
 Functions here never change their arguments, and results may share parts with them; `None` is the empty set.
 
 Three walks over objects, guided by the nodes of a schema: what a write changed (`compare`), which fields an applied
@@ -112,11 +112,6 @@ def members(tree: Tree, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
         if is_member(tree[step]):
             yield path
         yield from members(tree[step], path)
-
-
-def ordered(tree: Tree) -> Tree:
-    """Return the tree with its steps sorted, as it is stored."""
-    return {step: ordered(tree[step]) for step in sorted(tree)}
 
 
 def path_string(path: tuple[str, ...]) -> str:
@@ -287,22 +282,25 @@ def compare(
 
 def fields_of(obj: Mapping[str, Any], root: Node, ignore: tuple[str, ...] = ()) -> Tree:
     """Return the set of fields that an applied configuration names: leaves, list items and map entries."""
-    return _named(_owned_part(obj, ignore), root) or {}
+    part = _owned_part(obj, ignore)
+    if not part["metadata"]:
+        del part["metadata"]
+    return _named(part, root)
 
 
-def _named(value: Any, node: Node) -> Tree | None:
-    if is_leaf(value, node):
-        return None
+def _named(value: Any, node: Node) -> Tree:
     tree: Tree = {}
     for step, child, child_node in below(value, node):
         if is_leaf(child, child_node):
             if not (isinstance(child, list) and not child and child_node.list_type in ("map", "set")):
                 tree[step] = {}
             continue
-        named = _named(child, child_node) or {}
-        entry = not isinstance(value, dict) or _is_map_entry(node, step)
-        tree[step] = {MEMBER: {}, **named} if entry else named
-    return {step: child for step, child in tree.items() if child is not None}
+        named = _named(child, child_node)
+        if not isinstance(value, dict) or _is_map_entry(node, step):
+            tree[step] = {MEMBER: {}, **named} if named else {}
+        elif named:
+            tree[step] = named
+    return tree
 
 
 def _is_map_entry(node: Node, step: str) -> bool:
