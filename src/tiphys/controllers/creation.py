@@ -91,15 +91,15 @@ class PodNames:
         self._uncertain: dict[str, list[str]] = {}
         """Owner uid (or another slot) -> names whose create may or may not have happened."""
 
-    def draw(self, slot: str, base: str) -> str:
-        """Return a name for a new pod: an uncertain one first."""
+    def draw(self, slot: str, base: str) -> tuple[str, bool]:
+        """Return a name for a new pod, an uncertain one first, and whether it was uncertain."""
         kept = self._uncertain.get(slot)
         if kept:
             name = kept.pop()
             if not kept:
                 del self._uncertain[slot]
-            return name
-        return base[:LONGEST_BASE] + self._randomness.suffix()
+            return name, True
+        return base[:LONGEST_BASE] + self._randomness.suffix(), False
 
     def keep(self, slot: str, name: str) -> None:
         """Remember a name whose create had no answer."""
@@ -109,24 +109,33 @@ class PodNames:
         self._uncertain.pop(slot, None)
 
 
-async def create_pod(pods: Mirror[Pod], names: PodNames, slot: str, owner_uid: str, pod: Mapping[str, Any]) -> Pod:
-    """Create a pod and return it; one that is there already and has the same controller counts as created."""
-    namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
-    try:
-        return await pods.create(namespace, pod)
-    except OSError:
-        names.keep(slot, name)
-        raise
-    except ApiError as error:
-        if error.code >= 500 and error.reason in ("Timeout", "ServerTimeout"):
+async def create_pod(
+    pods: Mirror[Pod], names: PodNames, slot: str, base: str, make: Callable[[str], dict[str, Any]]
+) -> Pod:
+    """Create the pod that `make` returns for a drawn name, and return it.
+
+    A pod that is there already counts as created if its create was ours and had no answer; else another name is drawn.
+    """
+    while True:
+        name, is_uncertain = names.draw(slot, base)
+        pod = make(name)
+        namespace = pod["metadata"]["namespace"]
+        try:
+            return await pods.create(namespace, pod)
+        except OSError:
             names.keep(slot, name)
-        if error.reason != "AlreadyExists":
             raise
-        found = pods.note(await pods.client.get(pods.resource, namespace, name))
-        owner = controller_of(found.metadata)
-        if owner is None or owner.uid != owner_uid:
-            raise
-        return found
+        except ApiError as error:
+            if error.reason in ("Timeout", "ServerTimeout"):
+                names.keep(slot, name)
+            if error.reason != "AlreadyExists":
+                raise
+            if not is_uncertain:
+                continue
+            found = pods.note(await pods.client.get(pods.resource, namespace, name))
+            owner = controller_of(found.metadata)
+            if owner is not None and owner.uid == pod["metadata"]["ownerReferences"][0]["uid"]:
+                return found
 
 
 def is_namespace_ending(error: Exception) -> bool:

@@ -341,10 +341,13 @@ class ReplicaSetLoop:
     async def _create(self, workload: Workload) -> None:
         meta = workload.metadata
         base = f"{meta.name}-"
-        name = self.names.draw(meta.uid, base)
-        pod = make_pod(bytes(workload.spec.template), self.resource, meta, name, generate_name=base)
+        template = bytes(workload.spec.template)
+
+        def make(name: str) -> dict[str, Any]:
+            return make_pod(template, self.resource, meta, name, generate_name=base)
+
         try:
-            created = await create_pod(self.pods, self.names, meta.uid, meta.uid, pod)
+            created = await create_pod(self.pods, self.names, meta.uid, base, make)
         except (ApiError, OSError) as error:
             if not is_namespace_ending(error):
                 self.recorder.record(workload, "Warning", "FailedCreate", f"Error creating: {error}")

@@ -14,6 +14,7 @@ from tiphys.client.queue import run_workers
 from tiphys.controllers.deployment import deployment_controller
 from tiphys.controllers.endpointslice import endpoints_controller, endpointslice_controller
 from tiphys.controllers.garbage import garbage_controller
+from tiphys.controllers.job import job_controller, job_expiry_controller
 from tiphys.controllers.mirror import wait_synced
 from tiphys.controllers.namespace import namespace_controller
 from tiphys.controllers.replicaset import replicaset_controller, replicationcontroller_controller
@@ -30,6 +31,8 @@ CONTROLLERS: Mapping[str, Callable[[Shared], Controller]] = {
     "endpointslice": endpointslice_controller,
     "endpoints": endpoints_controller,
     "garbage-collector": garbage_controller,
+    "job": job_controller,
+    "ttl-after-finished": job_expiry_controller,
 }
 
 

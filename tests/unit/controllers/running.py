@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fakecluster import Crash, FakeCluster
+from fakecluster import Crash, FakeCluster, settle
 
 from tiphys.base.clock import Randomness
 from tiphys.client import resources
@@ -38,7 +38,8 @@ async def quiet(cluster: FakeCluster, limit_s: float = 5.0) -> None:
     seen, still = -1, 0
     while still < 3:
         assert loop.time() < end, f"never quiet: {cluster.writes[-10:]}"
-        await asyncio.sleep(0.008)
+        await settle(80)
+        await asyncio.sleep(0.006)
         still = still + 1 if cluster.revision == seen else 0
         seen = cluster.revision
 
