@@ -118,13 +118,20 @@ class Fanout:
         self._cache = cache
         self._pending_bytes = pending_bytes
         self._groups: dict[Hashable, Group] = {}
+        self._anywhere: dict[Hashable, Group] = {}
+        """Groups that any event may concern."""
+        self._by_field: dict[str, dict[str, dict[Hashable, Group]]] = {}
+        """Groups that want one value of a field, by field and value: thousands of nodes watch each their own pods."""
 
     def join(self, watcher: Watcher, template: Group) -> None:
         """Put a watcher into the group that is like the template."""
         if not self._groups:
             self.resource.listeners.add(self.deliver)
             self.resource.on_reset.add(self.close_all)
-        group = self._groups.setdefault(template.key, template)
+        group = self._groups.get(template.key)
+        if group is None:
+            group = self._groups[template.key] = template
+            self._shelf(group, make=True)[group.key] = group
         group.watchers[watcher] = None
         group.sends = None
         watcher.group = group
@@ -139,14 +146,48 @@ class Fanout:
         group.sends = None
         if not group.watchers and self._groups.get(group.key) is group:
             del self._groups[group.key]
+            self._unshelve(group)
             if not self._groups:
                 self.resource.listeners.discard(self.deliver)
                 self.resource.on_reset.discard(self.close_all)
 
+    def _shelf(self, group: Group, *, make: bool = False) -> dict[Hashable, Group]:
+        """Return the index in which a group is."""
+        for requirement in group.selection.fields.requirements:
+            if requirement.operator == "=":
+                values = self._by_field.setdefault(requirement.field, {}) if make else self._by_field[requirement.field]
+                return values.setdefault(requirement.value, {}) if make else values[requirement.value]
+        return self._anywhere
+
+    def _unshelve(self, group: Group) -> None:
+        self._shelf(group).pop(group.key)
+        for requirement in group.selection.fields.requirements:
+            if requirement.operator == "=":
+                values = self._by_field[requirement.field]
+                if not values[requirement.value]:
+                    del values[requirement.value]
+                if not values:
+                    del self._by_field[requirement.field]
+                return
+
+    def _concerned(self, events: Sequence[CachedEvent]) -> list[Group]:
+        """Return the groups that a batch may concern."""
+        groups = list(self._anywhere.values())
+        for label, by_value in self._by_field.items():
+            kind = next(iter(next(iter(by_value.values())).values())).selection.kind
+            values: dict[str, None] = {}
+            for event in events:
+                values[event.object.field(kind, label)] = None
+                if event.previous is not None:
+                    values[event.previous.field(kind, label)] = None
+            for value in values:
+                groups += by_value.get(value, {}).values()
+        return groups
+
     def deliver(self, events: Sequence[CachedEvent]) -> None:
         """Send a batch to every group that it concerns."""
         begun: list[Group] = []
-        for group in list(self._groups.values()):
+        for group in self._concerned(events):
             data = group.encode(events)
             if not data:
                 continue

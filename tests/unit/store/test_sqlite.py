@@ -52,16 +52,21 @@ async def reopened(path: str) -> SqliteStore:
     return store
 
 
-@pytest.mark.parametrize("lines_before_kill", [40, 400])
-async def test_kill_9_loses_no_acknowledged_write(path: str, lines_before_kill: int) -> None:
+def acknowledged_before_kill(path: str, count: int) -> list[str]:
+    """Let a child write until it told `count` commits, kill it, and return all that it told."""
     child = subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
-    lines = [child.stdout.readline() for _ in range(lines_before_kill)]
+    lines = [child.stdout.readline() for _ in range(count)]
     os.kill(child.pid, signal.SIGKILL)
     lines += [line for line in child.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
     child.stdout.close()
     child.wait()
+    return lines
 
+
+@pytest.mark.parametrize("lines_before_kill", [40, 400])
+async def test_kill_9_loses_no_acknowledged_write(path: str, lines_before_kill: int) -> None:
+    lines = acknowledged_before_kill(path, lines_before_kill)
     store = await reopened(path)
     newest: dict[str, tuple[int, str]] = {}
     for line in lines:
@@ -133,7 +138,7 @@ async def test_compaction_gives_the_space_back_while_commits_go_on(path: str) ->
     await compacting
     await store.stop()
     assert commits > 3
-    assert os.path.getsize(path) < 2_500_000
+    assert os.stat(path).st_size < 2_500_000
 
 
 async def test_a_full_medium_fails_commits_and_recovers(path: str) -> None:
