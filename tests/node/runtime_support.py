@@ -27,18 +27,18 @@ def real_containers() -> tuple[bool, str]:
 
 
 @functools.cache
-def busybox_archive() -> bytes:
-    """Return an archive with docker.io/library/busybox:latest and docker.io/library/app:latest, made once."""
+def image_archives() -> tuple[bytes, bytes]:
+    """Return archives with docker.io/library/busybox:latest and app:latest (a user, a directory), made once."""
     with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory, "image.tar")
+        plain, app = Path(directory, "busybox.tar"), Path(directory, "app.tar")
+        build_busybox_image(plain)
         files = {
             "etc/passwd": File(b"root:x:0:0::/root:/bin/sh\napp:x:1234:1234::/home/app:/bin/sh\n"),
             "etc/group": File(b"root:x:0:\napp:x:1234:\nextra:x:77:app\n"),
-            "data/": File(mode=0o777),
         }
         config = ImageConfig(cmd=("sh", "-c", "sleep 1000"), user="app", env=("FROM_IMAGE=1",), working_dir="/made")
-        build_busybox_image(path, ["busybox:latest", "app:latest"], files, config)
-        return path.read_bytes()
+        build_busybox_image(app, ["app:latest"], files, config)
+        return plain.read_bytes(), app.read_bytes()
 
 
 def new_runtime(directory: Path) -> EmbeddedRuntime:
@@ -54,8 +54,9 @@ async def embedded_runtime() -> AsyncIterator[tuple[EmbeddedRuntime, Path]]:
     before = snapshot(directory.name)
     runtime = new_runtime(directory)
     archive = directory / "image.tar"
-    archive.write_bytes(busybox_archive())
-    runtime.images.load_archive(archive)
+    for data in image_archives():
+        archive.write_bytes(data)
+        runtime.images.load_archive(archive)
     await runtime.start()
     try:
         yield runtime, directory
