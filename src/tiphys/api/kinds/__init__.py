@@ -33,9 +33,10 @@ def builtin_kinds(version: tuple[int, int], strategies: Mapping[tuple[str, str],
             f"Kubernetes {major}.{minor} is not known here; choose a version from 1.{OLDEST_MINOR} to 1.{NEWEST_MINOR}"
         )
     if strategies is None:
+        from tiphys.api.crdvalidation import CUSTOM_RESOURCE_DEFINITION
         from tiphys.api.strategies import STRATEGIES
 
-        strategies = STRATEGIES
+        strategies = {("apiextensions.k8s.io", "CustomResourceDefinition"): CUSTOM_RESOURCE_DEFINITION, **STRATEGIES}
     definitions = Definitions(version)
     storage_versions: dict[tuple[str, str], str] = {}
     kinds = []
