@@ -13,10 +13,14 @@ from collections.abc import Callable, Mapping
 from tiphys.client.queue import run_workers
 from tiphys.controllers.deployment import deployment_controller
 from tiphys.controllers.endpointslice import endpoints_controller, endpointslice_controller
+from tiphys.controllers.eviction import taint_eviction_controller
 from tiphys.controllers.garbage import garbage_controller
 from tiphys.controllers.job import job_controller, job_expiry_controller
 from tiphys.controllers.mirror import wait_synced
 from tiphys.controllers.namespace import namespace_controller
+from tiphys.controllers.nodehealth import node_lifecycle_controller
+from tiphys.controllers.podgarbage import pod_garbage_controller
+from tiphys.controllers.podrange import pod_range_controller
 from tiphys.controllers.replicaset import replicaset_controller, replicationcontroller_controller
 from tiphys.controllers.serviceaccount import rootca_controller, serviceaccount_controller
 from tiphys.controllers.shared import Controller, Deps, Shared
@@ -31,6 +35,10 @@ CONTROLLERS: Mapping[str, Callable[[Shared], Controller]] = {
     "endpointslice": endpointslice_controller,
     "endpoints": endpoints_controller,
     "garbage-collector": garbage_controller,
+    "node-lifecycle": node_lifecycle_controller,
+    "node-ipam": pod_range_controller,
+    "taint-eviction": taint_eviction_controller,
+    "pod-garbage": pod_garbage_controller,
     "job": job_controller,
     "ttl-after-finished": job_expiry_controller,
 }
@@ -39,7 +47,10 @@ CONTROLLERS: Mapping[str, Callable[[Shared], Controller]] = {
 async def run_controllers(deps: Deps, controllers: Mapping[str, Callable[[Shared], Controller]] = CONTROLLERS) -> None:
     """Run the controllers until cancelled."""
     shared = Shared(deps)
-    made = [make(shared) for name, make in controllers.items() if name != "root-ca-publisher" or deps.cluster_ca]
+    idle = {
+        name for name, needed in (("root-ca-publisher", deps.cluster_ca), ("node-ipam", deps.pod_cidr)) if not needed
+    }
+    made = [make(shared) for name, make in controllers.items() if name not in idle]
     async with asyncio.TaskGroup() as group:
         for mirror in shared.mirrors.values():
             group.create_task(mirror.reflector.run(), name=f"watch-{mirror.resource.plural}")

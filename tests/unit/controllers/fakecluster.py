@@ -18,7 +18,7 @@ import orjson
 from tiphys.base import errors
 from tiphys.base.clock import Clock, ManualClock, Randomness, format_time
 from tiphys.client import resources
-from tiphys.client.interface import JSON_PATCH, ListResult, Resource, WatchEvent
+from tiphys.client.interface import JSON_PATCH, STRATEGIC_PATCH, ListResult, Resource, WatchEvent
 
 ALL = [r for r in vars(resources).values() if isinstance(r, Resource)]
 
@@ -202,6 +202,11 @@ class FakeCluster:
             return self._patch(resource, namespace, name, patch, subresource)
 
         assert patch_type != JSON_PATCH
+        if patch_type == STRATEGIC_PATCH and "conditions" in patch.get("status", {}):
+            now = self._find(resource, namespace, name).get("status", {}).get("conditions", [])
+            types = {c["type"] for c in patch["status"]["conditions"]}
+            kept = [c for c in now if c["type"] not in types]
+            patch = {**patch, "status": {**patch["status"], "conditions": [*kept, *patch["status"]["conditions"]]}}
         return await self._write(f"patch {resource.plural} {name} {subresource}".strip(), resource, write)
 
     async def delete(
