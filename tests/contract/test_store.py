@@ -98,6 +98,14 @@ async def test_a_commit_names_a_key_only_once(store: Any) -> None:
     assert store.current_revision() == 1
 
 
+async def test_a_key_that_is_no_text_fails_alone(store: Any) -> None:
+    results = await asyncio.gather(
+        store.commit(put("/a")), store.commit(put("/\ud800")), store.commit(put("/é")), return_exceptions=True
+    )
+    assert [type(result) for result in results] == [int, UnicodeEncodeError, int]
+    assert [e.key for e in (await store.list("/")).entries] == ["/a", "/é"]
+
+
 async def test_concurrent_commits_each_keep_their_revision_and_expectation(store: Any) -> None:
     tasks = [store.commit(put(f"/{i % 50:02}", b"%d" % i, ABSENT)) for i in range(100)]
     results = await asyncio.gather(*tasks, return_exceptions=True)

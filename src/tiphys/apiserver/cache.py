@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from itertools import count
+from sys import intern
 
 from tiphys.apiserver.cached import CachedEvent, CachedObject, splice_revision
 from tiphys.store.interface import Compacted, Event, Store, StoreFailed
@@ -141,7 +142,7 @@ class ResourceCache:
 
     def _object(self, key: str, value: bytes, revision: int) -> CachedObject:
         namespace, _, name = key[len(self.prefix) :].rpartition("/")
-        return CachedObject(key, namespace, name, value, revision)
+        return CachedObject(key, intern(namespace), name, value, revision)
 
     def _put(self, short: str, obj: CachedObject, *, new: bool) -> None:
         self._objects[short] = obj

@@ -33,6 +33,8 @@ from tiphys.wire.message import Request, Response, Sink, Stream
 MEMO_FROM_BYTES = 4 * 1024
 GZIP_FROM_BYTES = 128 * 1024
 """Smaller lists are not compressed, as upstream."""
+PERSONS_CLIENTS = ("curl", "Wget", "Mozilla/5.0")
+"""User agents whose answers are indented, as upstream does."""
 WATCH_TIMEOUT_S = (1800.0, 3600.0)
 """How long a watch lasts that does not say: a random time between these."""
 
@@ -83,7 +85,7 @@ class Reads:
         obj = self._cache.resource(kind.storage_prefix()).get(namespace, name)
         if obj is None:
             raise not_found(kind.group, kind.plural, name)
-        return _answer(rendering.single(obj), form, 200)
+        return _answer(rendering.single(obj), form, 200, request)
 
     async def list_objects(self, kind: Kind, namespace: str, request: Request) -> Response:
         """Answer GET of a collection; `namespace` "" means all namespaces (or a cluster-scoped kind)."""
@@ -92,8 +94,8 @@ class Reads:
         rendering, form = self._rendering(kind, request, accept)
         page = await select_page(self._cache, self._store, options, self._limits.fresh_timeout_s)
         head = rendering.list_head(page.metadata())
-        if form.media == YAML:
-            return _answer(head + list_body(rendering, page.objects) + b"]}", form, 200)
+        if form.media == YAML or wants_indent(request):
+            return _answer(head + list_body(rendering, page.objects) + b"]}", form, 200, request)
         if not (page.whole and rendering.stable):
             return Response(200, [head, list_body(rendering, page.objects), b"]}"])
         return await self._whole_list(kind, page, rendering, (options.selection.key, rendering.key), head, request)
@@ -161,13 +163,13 @@ class Reads:
         """
         accept = accepted_form(request.headers.get("accept", ""))
         if isinstance(obj, bytes) and accept.target == PLAIN and kind.stored_as == kind.version:
-            return _answer(obj, accept, status)
+            return _answer(obj, accept, status, request)
         decoded: JsonObject = orjson.loads(obj) if isinstance(obj, bytes) else obj
         decoded = convert_to(kind, decoded)
         if accept.target == PLAIN:
-            return _answer(orjson.dumps(decoded), accept, status)
+            return _answer(orjson.dumps(decoded), accept, status, request)
         rendering, form = self._rendering(kind, request, accept)
-        return _answer(rendering.single(_detached(decoded)), form, status)
+        return _answer(rendering.single(_detached(decoded)), form, status, request)
 
     def watcher_count(self) -> int:
         """Return how many watches are open."""
@@ -209,12 +211,22 @@ class Reads:
             self._plan_bookmarks()
 
 
-def _answer(body: bytes, form: Form, status: int) -> Response:
+def wants_indent(request: Request) -> bool:
+    """Return whether the answer is for a person: `pretty` says so, else the kind of client does."""
+    pretty = request.param("pretty") if request.raw_query else ""
+    if pretty:
+        return pretty.lower() in ("true", "1")
+    return request.headers.get("user-agent", "").startswith(PERSONS_CLIENTS)
+
+
+def _answer(body: bytes, form: Form, status: int, request: Request) -> Response:
     if form.media == YAML:
         import yaml
 
         dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
         return Response(status, yaml.dump(orjson.loads(body), Dumper=dumper, sort_keys=True).encode(), YAML)
+    if wants_indent(request):
+        return Response(status, orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2))
     return Response(status, body)
 
 

@@ -27,13 +27,15 @@ def apply_operations(
 ) -> list[Change]:
     """Return the changes that a commit makes at `revision` and put them into `pending`, which lies over `current`.
 
-    Raises ExpectationFailed with `pending` as it was. Deletions of absent keys make no change.
+    Raises ExpectationFailed, or ValueError for operations that no store takes, with `pending` as it was. Deletions of absent keys make no change.
     """
     if len(operations) > MAX_OPERATIONS:
         raise ValueError(f"a commit of {len(operations)} operations; at most {MAX_OPERATIONS} are allowed")
     changes: list[Change] = []
     for operation in operations:
         key = operation.key
+        if not key.isascii():
+            key.encode()  # lone surrogates have no place in a file; UnicodeEncodeError is a ValueError
         entry = pending[key] if key in pending else current.get(key)
         if operation.expected is not None and operation.expected != (entry.revision if entry else 0):
             raise ExpectationFailed(key, entry)

@@ -71,6 +71,9 @@ class Writer:
         self._queue: queue.SimpleQueue[Commit | Compaction | None] = queue.SimpleQueue()
         self._compactions: list[Compaction] = []
         self._stopping = False
+        self._ended = False
+        self._current: list[Commit] = []
+        """The group that is being written."""
         self._thread = threading.Thread(target=self._run, name="tiphys-store", daemon=True)
 
     def start(self) -> None:
@@ -80,7 +83,10 @@ class Writer:
         self._thread.start()
 
     def submit(self, item: Commit | Compaction) -> None:
+        """Queue work. Its future is always answered, also when the thread has ended."""
         self._queue.put(item)
+        if self._ended:
+            self._refuse(())
 
     def backlog(self) -> int:
         """Return how many commits wait."""
@@ -92,19 +98,47 @@ class Writer:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping:
-            commits = self._take()
-            if commits:
-                self._write_group(commits)
-            if self._compactions and not self._stopping:
-                self._step_compaction(self._compactions[0])
+        try:
+            while not self._stopping:
+                self._current = self._take()
+                if self._current:
+                    self._write_group(self._current)
+                self._current = []
+                if self._compactions and not self._stopping:
+                    self._step_compaction(self._compactions[0])
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        """Answer what is left, which is something only after a programmer error, and close the file."""
+        self._ended = True
+        self._refuse(self._current)
         for compaction in self._compactions:
             self._finish(compaction, None)
+        self._roll_back()
         try:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.Error:
             pass  # the log file is replayed at the next start
         self._connection.close()
+
+    def _refuse(self, commits: Sequence[Commit]) -> None:
+        """Fail commits, and all that is queued, after the end."""
+        left = list(commits)
+        error = StoreFailed(f"the writer of {self._path} ended; restart the server")
+        while True:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if isinstance(item, Commit):
+                left.append(item)
+            elif item is not None:
+                self._finish(item, error)
+        for commit in left:
+            commit.changes, commit.error = (), error
+        if left:
+            self._loop.call_soon_threadsafe(self._publish, left)
 
     def _take(self) -> list[Commit]:
         """Return the commits of the next group; wait for one unless a compaction has work to do."""

@@ -175,6 +175,19 @@ async def test_a_conversion_is_made_once_for_each_object_and_revision(world: Wor
     assert calls == [("v1", "v2")]
 
 
+async def test_answers_for_people_are_indented(world: World) -> None:
+    await world.put("a")
+    for request in (ask(pretty="true"), ask(headers={"user-agent": "curl/8.5"})):
+        response = await world.reads.get_object(POD, "default", "a", request)
+        assert response.body_bytes().startswith(b'{\n  "apiVersion": "v1"')
+        listed = await world.reads.list_objects(POD, "", request)
+        assert b"\n  " in listed.body_bytes()
+    response = await world.reads.get_object(
+        POD, "default", "a", ask(headers={"user-agent": "curl/8.5"}, pretty="false")
+    )
+    assert b"\n" not in response.body_bytes()
+
+
 # LIST
 
 

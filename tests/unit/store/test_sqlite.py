@@ -189,3 +189,15 @@ async def test_newer_foreign_and_damaged_files_are_refused_by_name(tmp_path: Pat
         await SqliteStore(str(damaged)).start()
     with pytest.raises(StoreFailed, match="cannot make"):
         await SqliteStore(str(tmp_path / "missing" / "store.db")).start()
+
+
+async def test_a_writer_that_ended_is_told_and_not_waited_for(path: str) -> None:
+    store = await reopened(path)
+    await store.commit([Operation("/a", b"1")])
+    writer = store._writer
+    assert writer is not None
+    writer._stopping = True  # as after a programmer error: the thread ends without being asked to
+    with pytest.raises(StoreFailed, match="restart the server"):
+        for _ in range(3):
+            await store.commit([Operation("/b", b"1")])
+    await store.stop()
