@@ -40,11 +40,15 @@ class Objects:
                 return None
             raise
 
-    def watch(self, key: Key, who: str, changed: Callable[[], None]) -> None:
-        """Call `changed` after each change of the object until `forget(who)`. Called again, it replaces."""
+    def watch(self, key: Key, who: str, changed: Callable[[], None], seen: str) -> None:
+        """Call `changed` after each change of the object until `forget(who)`. Called again, it replaces.
+
+        `seen` is the resource version that the caller has read, or "absent": a change since then is told too.
+        """
         self._interested.setdefault(key, {})[who] = changed
         if key not in self._tasks:
-            self._tasks[key] = asyncio.create_task(self._run(key), name=f"watch {key[0].plural} {key[1]}/{key[2]}")
+            name = f"watch {key[0].plural} {key[1]}/{key[2]}"
+            self._tasks[key] = asyncio.create_task(self._run(key, seen), name=name)
 
     def forget(self, who: str) -> None:
         """End the interest of one pod (its uid) in all objects."""
@@ -62,17 +66,18 @@ class Objects:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, key: Key) -> None:
+    async def _run(self, key: Key, seen: str) -> None:
         resource, namespace, name = key
-        seen = ""
         selector = f"metadata.name={name}"
         while True:
             try:
                 listed = await self._client.list(resource, namespace, field_selector=selector)
-                version = decode_view(listed.items[0], PartialObject).metadata.resource_version if listed.items else ""
-                if seen and version != seen:
+                version = "absent"
+                if listed.items:
+                    version = decode_view(listed.items[0], PartialObject).metadata.resource_version
+                if version != seen:
                     self._tell(key)
-                seen = version or "absent"
+                seen = version
                 events = self._client.watch(
                     resource, namespace, resource_version=listed.resource_version, field_selector=selector
                 )

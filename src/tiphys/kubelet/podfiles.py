@@ -68,6 +68,10 @@ class PodFiles(Protocol):
         """Return the directory whose disk image garbage collection looks at, or ""."""
         ...
 
+    async def close(self) -> None:
+        """End what runs in the background; files stay."""
+        ...
+
     async def volume_renewal_s(self, uid: str) -> float | None:
         """Return the wall time at which `mount` has to be called again (tokens), or None."""
         ...
@@ -107,6 +111,9 @@ class NoFiles:
 
     def disk_root(self) -> str:
         return ""
+
+    async def close(self) -> None:
+        return None
 
     async def volume_renewal_s(self, uid: str) -> float | None:
         return None

@@ -31,6 +31,7 @@ from tiphys.kubelet.pod import BoundPod, is_terminal
 from tiphys.kubelet.podfiles import NoFiles, PodFiles
 from tiphys.kubelet.probehandler import NetworkProbes, SocketProbes
 from tiphys.kubelet.registration import Registration
+from tiphys.kubelet.rotation import run_rotation
 from tiphys.kubelet.worker import Phase, PodWorker
 from tiphys.runtime.interface import Runtime, Sandbox
 
@@ -127,6 +128,7 @@ class Kubelet:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.objects.close()
+            await deps.files.close()
             await deps.runtime.stop()
 
     async def _run_parts(self) -> None:
@@ -151,6 +153,7 @@ class Kubelet:
             await self.pods.synced()
             await self._remove_orphans()
             group.create_task(run_garbage(self.context), name="garbage")
+            group.create_task(run_rotation(self.context), name="log rotation")
 
     async def _node(self, port: int) -> NodeFacts:
         deps = self.deps

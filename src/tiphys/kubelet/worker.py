@@ -74,6 +74,8 @@ class PodWorker:
         self.phase = Phase.RUNNING
         self.sandbox_ids: list[str] = list(sandbox_ids)
         self.rejected: tuple[str, str] | None = None
+        self.observers: set[asyncio.Event] = set()
+        """Set after each observation; followers of logs wait for them."""
         self._on_state = on_state
         self._vanished = False
         """The API object is gone: no status, no delete."""
@@ -104,6 +106,10 @@ class PodWorker:
 
     def update(self, pod: BoundPod) -> None:
         """Take a new state of the API object."""
+        shown = (pod.metadata.labels, pod.metadata.annotations)
+        if shown != (self.pod.metadata.labels, self.pod.metadata.annotations):
+            # Downward API files may show them.
+            self._remount = True
         self.pod = pod
         self.writer.observe(pod)
         self.wake()
@@ -117,6 +123,11 @@ class PodWorker:
         """The node does not take the pod: it becomes Failed and nothing is started."""
         self.rejected = (reason, message)
         self.wake()
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether nothing of the pod runs or will run any more."""
+        return self.phase in (Phase.ENDED, Phase.GONE)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -142,6 +153,8 @@ class PodWorker:
             await self.prober.stop()
             await self.writer.close()
             self.context.objects.forget(self.pod.metadata.uid)
+            for observer in self.observers:
+                observer.set()
 
     async def _sleep(self) -> None:
         if self.phase is Phase.GONE:
@@ -175,6 +188,8 @@ class PodWorker:
             self._write_status()
             await self._collect_dead()
         self._on_state()
+        for observer in self.observers:
+            observer.set()
 
     def _known_pod(self) -> BoundPod:
         """Return the pod with the newest status that the server has."""
