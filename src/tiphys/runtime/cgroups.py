@@ -27,7 +27,7 @@ class Cgroups:
 
     unified: bool
     roots: tuple[Path, ...]
-    """One with v2; with v1 one for each hierarchy."""
+    """One with v2; with v1 one for each hierarchy, the mixed machine's v2 mount among them (runc makes cgroups there)."""
     hybrid_mount: str = ""
     """The v2 mount beside v1 hierarchies, which crun refuses to see."""
 
@@ -131,7 +131,7 @@ def detect_cgroups(root: Path = ROOT) -> Cgroups | None:
     if not {"cpu", "memory", "pids"} <= {entry.name for entry in v1}:
         return None
     roots: dict[tuple[int, int], Path] = {}
-    for entry in v1:
+    for entry in controllers:
         status = entry.stat()
         roots.setdefault((status.st_dev, status.st_ino), entry)
     mixed = next((str(entry) for entry in controllers if entry not in v1), "")

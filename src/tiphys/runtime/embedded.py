@@ -279,6 +279,9 @@ class EmbeddedRuntime:
         lower = self.images.layer_directories(record)[::-1] or [str(self._empty_layer())]
         shutil.copystat(lower[0], directory / "upper")
         syscalls.mount_overlay(str(rootfs), lower, str(directory / "upper"), str(directory / "work"))
+        for mount in config.mounts:
+            if not os.path.exists(mount.host_path):
+                os.makedirs(mount.host_path, mode=0o755)
         user = resolve_user(str(rootfs), image.user, config.security)
         pod = sandbox.config
         place = Place(

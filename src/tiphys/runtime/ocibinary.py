@@ -107,7 +107,8 @@ def read_error(log: Path, output: str, command: str) -> str:
 
 
 def translate_error(message: str, command: str) -> str:
-    """Return runc's wording of crun's messages about a command that cannot run."""
+    """Return the cause as runc words it: crun says it otherwise, runc wraps it once or twice."""
+    message = message.rpartition("unable to start container process: ")[2]
     if _NOT_FOUND.search(message) or ("executable" in message and "No such file or directory" in message):
         why = (
             "executable file not found in $PATH" if "/" not in command else f"stat {command}: no such file or directory"

@@ -44,7 +44,7 @@ LOG_FILES = 5
 LINE_LIMIT_BYTES = 16 << 10
 READ_BYTES = 64 << 10
 DRAIN_READS = 64
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG = 36, 1
 CLONE_NEWNS, CLONE_NEWPID = 0x20000, 0x20000000
 MS_REC, MS_PRIVATE, MNT_DETACH = 0x4000, 1 << 18, 2
 PIDFD_GET_INFO, PIDFD_INFO_EXIT = 0xC040FF0B, 1 << 3
@@ -658,6 +658,7 @@ def spawn(argv: list[str], fds: list[int] | None, hide: str) -> int:
         for caught in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(caught, signal.SIG_DFL)
         os.setsid()
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a half-made start ends with us; a running one does not
         if fds is None:
             null = os.open("/dev/null", os.O_RDWR)
             fds = [null, null, null]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -24,6 +25,9 @@ Json = dict[str, Any]
 ANSWER_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 10.0
 STREAM_LIMIT_BYTES = 1 << 20
+RETRY_S = 0.1
+RETRY_LIMIT_S = 5.0
+log = logging.getLogger(__name__)
 
 
 class SupervisorLost(TiphysError):
@@ -76,6 +80,8 @@ class SupervisorClient:
         self._answers: dict[int, asyncio.Future[Json]] = {}
         self._number = 0
         self._listener: asyncio.Task[None] | None = None
+        self._up = asyncio.Event()
+        """Set while there is a control connection; requests wait for it."""
         self._restart: asyncio.Task[None] | None = None
         self._child = 0
         """Pid of the supervisor while it is our child, to be reaped when it ends."""
@@ -89,24 +95,21 @@ class SupervisorClient:
             await self._spawn()
             self._control = await Connection.open(self._socket)
         self._listener = asyncio.create_task(self._listen(self._control), name="supervisor answers")
+        self._up.set()
         hello = await self.request("hello")
         self.pid = hello["pid"]
         return dict(hello["running"])
 
     async def stop(self) -> None:
         """Close the connection; the supervisor goes on."""
-        if self._listener:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
+        await self._stop_tasks()
         if self._control:
             self._control.close()
             self._control = None
 
     async def shutdown(self) -> None:
         """End the supervisor too. Only when nothing runs any more."""
-        if self._listener:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
+        await self._stop_tasks()
         if self._control:
             with contextlib.suppress(OSError, SupervisorLost):
                 await self._control.send(supervisor.JSON, b'{"op":"shutdown"}')
@@ -118,27 +121,41 @@ class SupervisorClient:
         for name in ("supervisor.sock", "supervisor.lock", "supervisor.log"):
             (self._run_dir / name).unlink(missing_ok=True)
 
+    async def _stop_tasks(self) -> None:
+        tasks = [task for task in (self._listener, self._restart) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     @property
     def connected(self) -> bool:
         return self._control is not None
 
     async def request(self, operation: str, **fields: Any) -> Json:
         """Send a request on the control connection; return the answer, which may hold `error`."""
-        if self._control is None:
-            raise SupervisorLost("the container supervisor is not running; it is started again")
+        control = await self._wait_until_up()
         self._number += 1
         number = self._number
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
         self._answers[number] = future
         try:
-            await self._control.send(supervisor.JSON, json.dumps({"op": operation, "n": number, **fields}).encode())
+            await control.send(supervisor.JSON, json.dumps({"op": operation, "n": number, **fields}).encode())
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                answer: Json = await future
-                return answer
+                return await future
         except (TimeoutError, OSError) as error:
             raise SupervisorLost(f"the container supervisor did not answer to {operation}: {error}") from error
         finally:
             self._answers.pop(number, None)
+
+    async def _wait_until_up(self) -> Connection:
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                await self._up.wait()
+        except TimeoutError:
+            pass
+        if self._control is None:
+            raise SupervisorLost(f"the container supervisor does not start: see {self._run_dir}/supervisor.log")
+        return self._control
 
     async def signal(self, process_id: str, number: int) -> bool:
         """Send a signal; say whether the process was there."""
@@ -146,6 +163,7 @@ class SupervisorClient:
 
     async def open_stream(self, operation: str, **fields: Any) -> SupervisedStream:
         """Start an exec or attach on a connection of its own. Raises ProcessRefused when it cannot start."""
+        await self._wait_until_up()
         connection = await Connection.open(self._socket)
         try:
             await connection.send(supervisor.JSON, json.dumps({"op": operation, "n": 1, **fields}).encode())
@@ -172,6 +190,7 @@ class SupervisorClient:
                     future.set_result(message)
         except SupervisorLost as lost:
             self._control = None
+            self._up.clear()
             control.close()
             for future in self._answers.values():
                 if not future.done():
@@ -180,7 +199,16 @@ class SupervisorClient:
         self._restart = asyncio.create_task(self._recover(), name="supervisor restart")
 
     async def _recover(self) -> None:
-        await self._on_restart(await self.start())
+        delay_s = RETRY_S
+        while True:
+            try:
+                running = await self.start()
+                break
+            except (OSError, TiphysError) as error:
+                log.error("the container supervisor cannot be started again, next try in %.1f s: %s", delay_s, error)
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, RETRY_LIMIT_S)
+        await self._on_restart(running)
 
     async def _spawn(self) -> None:
         async with asyncio.timeout(READY_TIMEOUT_S):
