@@ -2,7 +2,7 @@
 
 `STRATEGIES` maps (group, kind) to its `Strategy`; the tables of kinds look theirs up. One noun a file; what several
 kinds share is in fields.py, and all about pods' specs in pod_*.py, containers.py, volumes.py and their neighbours.
-All hooks are pure functions over JSON objects.
+All hooks are pure functions over JSON objects. A kind that has no rules of its own is not in the table.
 """
 
 from __future__ import annotations
@@ -10,16 +10,99 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tiphys.api.kind import Strategy
-from tiphys.api.strategies.configmap import CONFIG_MAP
-from tiphys.api.strategies.deployment import DEPLOYMENT
-from tiphys.api.strategies.namespace import NAMESPACE
-from tiphys.api.strategies.pod import POD
-from tiphys.api.strategies.service import SERVICE
+from tiphys.api.strategies import (
+    admission,
+    certificates,
+    configmap,
+    cronjob,
+    daemonset,
+    deployment,
+    endpoints,
+    event,
+    extension,
+    flowcontrol,
+    job,
+    lease,
+    namespace,
+    networking,
+    node,
+    persistent_volume_claim,
+    pod,
+    policy,
+    quota,
+    rbac,
+    replicaset,
+    resource_claim,
+    reviews,
+    secret,
+    service,
+    serviceaccount,
+    statefulset,
+    storage,
+)
 
 STRATEGIES: Mapping[tuple[str, str], Strategy] = {
-    ("", "ConfigMap"): CONFIG_MAP,
-    ("", "Namespace"): NAMESPACE,
-    ("", "Pod"): POD,
-    ("", "Service"): SERVICE,
-    ("apps", "Deployment"): DEPLOYMENT,
+    ("", "ConfigMap"): configmap.CONFIG_MAP,
+    ("", "Endpoints"): endpoints.ENDPOINTS,
+    ("", "Event"): event.EVENT,
+    ("", "LimitRange"): quota.LIMIT_RANGE,
+    ("", "Namespace"): namespace.NAMESPACE,
+    ("", "Node"): node.NODE,
+    ("", "PersistentVolume"): storage.PERSISTENT_VOLUME,
+    ("", "PersistentVolumeClaim"): persistent_volume_claim.PERSISTENT_VOLUME_CLAIM,
+    ("", "Pod"): pod.POD,
+    ("", "PodTemplate"): replicaset.POD_TEMPLATE,
+    ("", "ReplicationController"): replicaset.REPLICATION_CONTROLLER,
+    ("", "ResourceQuota"): quota.RESOURCE_QUOTA,
+    ("", "Secret"): secret.SECRET,
+    ("", "Service"): service.SERVICE,
+    ("", "ServiceAccount"): serviceaccount.SERVICE_ACCOUNT,
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy"): admission.MUTATING_POLICY,
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding"): admission.POLICY_BINDING,
+    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"): admission.MUTATING_WEBHOOKS,
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"): admission.VALIDATING_POLICY,
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding"): admission.POLICY_BINDING,
+    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"): admission.VALIDATING_WEBHOOKS,
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): extension.CUSTOM_RESOURCE_DEFINITION,
+    ("apiregistration.k8s.io", "APIService"): extension.API_SERVICE,
+    ("apps", "ControllerRevision"): replicaset.CONTROLLER_REVISION,
+    ("apps", "DaemonSet"): daemonset.DAEMON_SET,
+    ("apps", "Deployment"): deployment.DEPLOYMENT,
+    ("apps", "ReplicaSet"): replicaset.REPLICA_SET,
+    ("apps", "StatefulSet"): statefulset.STATEFUL_SET,
+    ("authentication.k8s.io", "TokenReview"): reviews.TOKEN_REVIEW,
+    ("authorization.k8s.io", "LocalSubjectAccessReview"): reviews.LOCAL_SUBJECT_ACCESS_REVIEW,
+    ("authorization.k8s.io", "SelfSubjectAccessReview"): reviews.SELF_SUBJECT_ACCESS_REVIEW,
+    ("authorization.k8s.io", "SubjectAccessReview"): reviews.SUBJECT_ACCESS_REVIEW,
+    ("autoscaling", "HorizontalPodAutoscaler"): policy.HORIZONTAL_POD_AUTOSCALER,
+    ("batch", "CronJob"): cronjob.CRON_JOB,
+    ("batch", "Job"): job.JOB,
+    ("certificates.k8s.io", "CertificateSigningRequest"): certificates.CERTIFICATE_SIGNING_REQUEST,
+    ("coordination.k8s.io", "Lease"): lease.LEASE,
+    ("discovery.k8s.io", "EndpointSlice"): endpoints.ENDPOINT_SLICE,
+    ("events.k8s.io", "Event"): event.EVENT,
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema"): flowcontrol.FLOW_SCHEMA,
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"): flowcontrol.PRIORITY_LEVEL,
+    ("networking.k8s.io", "IPAddress"): networking.IP_ADDRESS,
+    ("networking.k8s.io", "Ingress"): networking.INGRESS,
+    ("networking.k8s.io", "IngressClass"): networking.INGRESS_CLASS,
+    ("networking.k8s.io", "NetworkPolicy"): networking.NETWORK_POLICY,
+    ("networking.k8s.io", "ServiceCIDR"): networking.SERVICE_CIDR,
+    ("node.k8s.io", "RuntimeClass"): node.RUNTIME_CLASS,
+    ("policy", "PodDisruptionBudget"): policy.POD_DISRUPTION_BUDGET,
+    ("rbac.authorization.k8s.io", "ClusterRole"): rbac.CLUSTER_ROLE,
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding"): rbac.CLUSTER_ROLE_BINDING,
+    ("rbac.authorization.k8s.io", "Role"): rbac.ROLE,
+    ("rbac.authorization.k8s.io", "RoleBinding"): rbac.ROLE_BINDING,
+    ("resource.k8s.io", "DeviceClass"): resource_claim.DEVICE_CLASS,
+    ("resource.k8s.io", "ResourceClaim"): resource_claim.RESOURCE_CLAIM,
+    ("resource.k8s.io", "ResourceClaimTemplate"): resource_claim.RESOURCE_CLAIM_TEMPLATE,
+    ("resource.k8s.io", "ResourceSlice"): resource_claim.RESOURCE_SLICE,
+    ("scheduling.k8s.io", "PriorityClass"): policy.PRIORITY_CLASS,
+    ("storage.k8s.io", "CSIDriver"): storage.CSI_DRIVER,
+    ("storage.k8s.io", "CSINode"): storage.CSI_NODE,
+    ("storage.k8s.io", "CSIStorageCapacity"): storage.CSI_STORAGE_CAPACITY,
+    ("storage.k8s.io", "StorageClass"): storage.STORAGE_CLASS,
+    ("storage.k8s.io", "VolumeAttachment"): storage.VOLUME_ATTACHMENT,
+    ("storage.k8s.io", "VolumeAttributesClass"): storage.VOLUME_ATTRIBUTES_CLASS,
 }

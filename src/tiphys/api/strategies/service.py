@@ -16,7 +16,6 @@ from tiphys.api.strategies.fields import (
     check_port,
     check_port_or_name,
     check_text,
-    clear_status,
     fill,
     keep_spec,
     spec_of,
@@ -62,10 +61,21 @@ def default(service: JsonObject) -> None:
         fill(spec, "allocateLoadBalancerNodePorts", True)
 
 
+def prepare_for_create(service: JsonObject, context: Context) -> None:
+    """Clear the status; a single address is the first of the list."""
+    service["status"] = {"loadBalancer": {}}
+    spec = service["spec"]
+    if spec.get("clusterIP") and not spec.get("clusterIPs"):
+        spec["clusterIPs"] = [spec["clusterIP"]]
+
+
 def prepare_for_update(new: JsonObject, old: JsonObject, context: Context) -> None:
     """Keep the status, and the addresses and ports that an update leaves out but a service of its type has."""
     new["status"] = old.get("status") or {}
     spec, before = new["spec"], old.get("spec") or {}
+    if spec.get("clusterIP") != before.get("clusterIP") and spec.get("clusterIPs") == before.get("clusterIPs"):
+        # A client that knows the single address only has changed or cleared it.
+        spec["clusterIPs"] = [spec["clusterIP"]] if spec.get("clusterIP") else []
     kinds = ("ClusterIP", "NodePort", "LoadBalancer")
     if spec.get("type") in kinds and before.get("type") in kinds:
         if not spec.get("clusterIP") and before.get("clusterIP"):
@@ -128,9 +138,9 @@ def _drop_unused(spec: JsonObject, before: JsonObject) -> None:
         for field in ("healthCheckNodePort", "allocateLoadBalancerNodePorts", "loadBalancerClass", "loadBalancerIP"):
             if spec.get(field) == before.get(field):
                 spec.pop(field, None)
-    if not is_external(spec) and is_external(before):
-        if spec.get("externalTrafficPolicy") == before.get("externalTrafficPolicy"):
-            spec.pop("externalTrafficPolicy", None)
+    same_policy = spec.get("externalTrafficPolicy") == before.get("externalTrafficPolicy")
+    if same_policy and is_external(before) and not is_external(spec):
+        spec.pop("externalTrafficPolicy", None)
 
 
 def validate(service: JsonObject, context: Context) -> list[Cause]:
@@ -293,7 +303,18 @@ def _check_duplicates(causes: list[Cause], ports: list[Any]) -> None:
         key = (port.get("protocol"), port.get("port"))
         if key in seen:
             causes.append(
-                duplicate(f"spec.ports[{index}]", {"port": port.get("port"), "protocol": port.get("protocol")})
+                # The bad value is the server's own record of a port with these two fields set.
+                duplicate(
+                    f"spec.ports[{index}]",
+                    {
+                        "Name": "",
+                        "Protocol": port.get("protocol"),
+                        "AppProtocol": None,
+                        "Port": port.get("port"),
+                        "TargetPort": 0,
+                        "NodePort": 0,
+                    },
+                )
             )
         seen.add(key)
 
@@ -385,7 +406,7 @@ def warnings(service: JsonObject) -> list[str]:
 
 SERVICE = Strategy(
     default=default,
-    prepare_for_create=clear_status(loadBalancer={}),
+    prepare_for_create=prepare_for_create,
     prepare_for_update=prepare_for_update,
     prepare_for_status_update=keep_spec,
     validate=validate,

@@ -1,0 +1,116 @@
+"""DaemonSets: defaults, validation and the immutable selector.
+
+Spec: Kubernetes documentation, "DaemonSet", "Perform a Rolling Update on a DaemonSet".
+"""
+
+from __future__ import annotations
+
+from tiphys.api.causes import invalid_value, not_supported, required
+from tiphys.api.kind import Context, JsonObject, Strategy
+from tiphys.api.strategies.fields import (
+    check_at_most_100_percent,
+    check_nonnegative,
+    check_nonnegative_int_or_percent,
+    check_same,
+    clear_status,
+    fill,
+    int_of,
+    keep_spec,
+    keep_status,
+    spec_of,
+)
+from tiphys.api.strategies.pod_defaults import default_pod_template
+from tiphys.api.strategies.pod_template import check_always_restarts, check_selected_template, check_selector
+from tiphys.api.strategies.pod_warnings import warn_template
+from tiphys.base.errors import Cause
+
+_TYPES = ("RollingUpdate", "OnDelete")
+
+
+def default(daemon_set: JsonObject) -> None:
+    spec = daemon_set.setdefault("spec", {})
+    strategy = spec.setdefault("updateStrategy", {})
+    fill(strategy, "type", "RollingUpdate")
+    if strategy["type"] == "RollingUpdate":
+        rolling = strategy.setdefault("rollingUpdate", {})
+        fill(rolling, "maxUnavailable", 1)
+        fill(rolling, "maxSurge", 0)
+    fill(spec, "revisionHistoryLimit", 10)
+    default_pod_template(spec.setdefault("template", {}))
+
+
+def validate(daemon_set: JsonObject, context: Context) -> list[Cause]:
+    causes: list[Cause] = []
+    spec = spec_of(daemon_set)
+    check_selector(causes, spec, "spec", "empty selector is invalid for daemonset")
+    check_selected_template(causes, spec, context, "spec")
+    check_always_restarts(causes, spec, "spec")
+    check_nonnegative(causes, "spec.minReadySeconds", spec.get("minReadySeconds"))
+    _check_strategy(causes, spec.get("updateStrategy") or {}, "spec.updateStrategy")
+    check_nonnegative(causes, "spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"))
+    return causes
+
+
+def _check_strategy(causes: list[Cause], strategy: JsonObject, path: str) -> None:
+    kind = strategy.get("type")
+    if kind == "OnDelete":
+        return
+    if kind != "RollingUpdate":
+        causes.append(not_supported(path, strategy, _TYPES))
+        return
+    rolling = strategy.get("rollingUpdate")
+    if rolling is None:
+        causes.append(required(f"{path}.rollingUpdate"))
+        return
+    unavailable, surge = rolling.get("maxUnavailable"), rolling.get("maxSurge")
+    unavailable_path, surge_path = f"{path}.rollingUpdate.maxUnavailable", f"{path}.rollingUpdate.maxSurge"
+    check_nonnegative_int_or_percent(causes, unavailable_path, unavailable)
+    check_at_most_100_percent(causes, unavailable_path, unavailable)
+    check_nonnegative_int_or_percent(causes, surge_path, surge)
+    check_at_most_100_percent(causes, surge_path, surge)
+    if int_of(unavailable) and int_of(surge):
+        causes.append(invalid_value(surge_path, surge, "may not be set when maxUnavailable is non-zero"))
+    elif not int_of(unavailable) and not int_of(surge):
+        causes.append(required(unavailable_path, "cannot be 0 when maxSurge is 0"))
+
+
+def validate_update(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
+    causes: list[Cause] = []
+    check_same(causes, "spec.selector", spec_of(new).get("selector"), spec_of(old).get("selector"))
+    return causes
+
+
+def validate_status_update(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
+    causes: list[Cause] = []
+    status = new.get("status") or {}
+    for field in (
+        "currentNumberScheduled",
+        "numberMisscheduled",
+        "desiredNumberScheduled",
+        "numberReady",
+        "observedGeneration",
+        "updatedNumberScheduled",
+        "numberAvailable",
+        "numberUnavailable",
+    ):
+        check_nonnegative(causes, f"status.{field}", status.get(field))
+    return causes
+
+
+def warnings(daemon_set: JsonObject) -> list[str]:
+    return warn_template(spec_of(daemon_set).get("template") or {}, "spec.template")
+
+
+DAEMON_SET = Strategy(
+    default=default,
+    prepare_for_create=clear_status(
+        currentNumberScheduled=0, desiredNumberScheduled=0, numberMisscheduled=0, numberReady=0
+    ),
+    prepare_for_update=keep_status,
+    prepare_for_status_update=keep_spec,
+    validate=validate,
+    validate_update=validate_update,
+    validate_status_update=validate_status_update,
+    warnings=warnings,
+    generation=True,
+)

@@ -1,0 +1,74 @@
+"""Questions that are answered and not stored: who am I, may I.
+
+Spec: Kubernetes API reference, authentication.k8s.io/v1 and authorization.k8s.io/v1.
+"""
+
+from __future__ import annotations
+
+from tiphys.api.causes import invalid_value, required
+from tiphys.api.kind import Context, JsonObject, Strategy
+from tiphys.api.strategies.fields import spec_of
+from tiphys.base.errors import Cause
+
+_ONE = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+
+
+def validate_token_review(review: JsonObject, context: Context) -> list[Cause]:
+    return [] if spec_of(review).get("token") else [required("spec.token")]
+
+
+def _check_attributes(causes: list[Cause], spec: JsonObject) -> None:
+    resource, other = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
+    if resource is not None and other is not None:
+        causes.append(
+            invalid_value(
+                "spec.nonResourceAttributes", other, "cannot be specified in combination with resourceAttributes"
+            )
+        )
+    elif resource is None and other is None:
+        causes.append(invalid_value("spec.resourceAttributes", None, _ONE))
+
+
+def validate_access_review(review: JsonObject, context: Context) -> list[Cause]:
+    causes: list[Cause] = []
+    spec = spec_of(review)
+    _check_attributes(causes, spec)
+    if not spec.get("user") and not spec.get("groups"):
+        causes.append(
+            invalid_value("spec.user", spec.get("user") or "", "at least one of user or group must be specified")
+        )
+    return causes
+
+
+def validate_self_access_review(review: JsonObject, context: Context) -> list[Cause]:
+    causes: list[Cause] = []
+    _check_attributes(causes, spec_of(review))
+    return causes
+
+
+def validate_local_access_review(review: JsonObject, context: Context) -> list[Cause]:
+    causes = validate_access_review(review, context)
+    spec = spec_of(review)
+    namespace = (review.get("metadata") or {}).get("namespace") or ""
+    attributes = spec.get("resourceAttributes") or {}
+    if spec.get("resourceAttributes") is not None and attributes.get("namespace") != namespace:
+        causes.append(
+            invalid_value(
+                "spec.resourceAttributes.namespace",
+                attributes.get("namespace") or "",
+                "must match metadata.namespace",
+            )
+        )
+    if spec.get("nonResourceAttributes") is not None:
+        causes.append(
+            invalid_value(
+                "spec.nonResourceAttributes", spec["nonResourceAttributes"], "disallowed on this kind of request"
+            )
+        )
+    return causes
+
+
+TOKEN_REVIEW = Strategy(validate=validate_token_review)
+SUBJECT_ACCESS_REVIEW = Strategy(validate=validate_access_review)
+SELF_SUBJECT_ACCESS_REVIEW = Strategy(validate=validate_self_access_review)
+LOCAL_SUBJECT_ACCESS_REVIEW = Strategy(validate=validate_local_access_review)

@@ -1,0 +1,143 @@
+"""Secrets: the type, stringData, what each type must hold, size and immutability.
+
+Spec: Kubernetes documentation, "Secrets" (types of Secret, immutable Secrets, 1 MiB).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from tiphys.api.causes import forbidden, invalid_value, required, too_long
+from tiphys.api.kind import Context, JsonObject, Strategy
+from tiphys.api.names import validate_config_key
+from tiphys.api.strategies.configmap import MAX_BYTES, base64_bytes
+from tiphys.api.strategies.fields import check_same, check_text, fill
+from tiphys.base.errors import Cause
+
+_ACCOUNT = "kubernetes.io/service-account.name"
+_IMMUTABLE = "field is immutable when `immutable` is set"
+
+
+def default(secret: JsonObject) -> None:
+    """stringData is for writing only: it becomes data and is not stored."""
+    fill(secret, "type", "Opaque")
+    text = secret.pop("stringData", None)
+    if text:
+        data = secret.get("data")
+        if data is None:
+            data = secret["data"] = {}
+        for key, value in text.items():
+            data[key] = base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()
+
+
+def prepare_for_update(new: JsonObject, old: JsonObject, context: Context) -> None:
+    """An update that names no type means the old one."""
+    if new.get("type") in (None, ""):
+        new["type"] = old.get("type")
+
+
+def validate(secret: JsonObject, context: Context) -> list[Cause]:
+    causes: list[Cause] = []
+    data = secret.get("data") or {}
+    total = 0
+    for key, value in data.items():
+        check_text(causes, f"data[{key}]", key, validate_config_key)
+        total += base64_bytes(value)
+    if total > MAX_BYTES:
+        causes.append(too_long("data", MAX_BYTES))
+    check = _TYPES.get(secret.get("type") or "")
+    if check is not None:
+        check(causes, secret, data)
+    return causes
+
+
+def _check_service_account(causes: list[Cause], secret: JsonObject, data: JsonObject) -> None:
+    annotations = (secret.get("metadata") or {}).get("annotations") or {}
+    if not annotations.get(_ACCOUNT):
+        causes.append(required(f"metadata.annotations[{_ACCOUNT}]"))
+
+
+def _check_json(causes: list[Cause], data: JsonObject, key: str) -> None:
+    if key not in data:
+        causes.append(required(f"data[{key}]"))
+        return
+    try:
+        content: Any = json.loads(base64.b64decode(data[key]))
+        complaint = (
+            ""
+            if isinstance(content, dict)
+            else "json: cannot unmarshal value into Go value of type map[string]interface {}"
+        )
+    except ValueError as error:
+        complaint = _go_json_error(data[key], error)
+    if complaint:
+        causes.append(invalid_value(f"data[{key}]", "<secret contents redacted>", complaint))
+
+
+def _go_json_error(encoded: str, error: ValueError) -> str:
+    """Word a parse error as the API's clients know it, for the two usual cases."""
+    try:
+        text = base64.b64decode(encoded).decode()
+    except ValueError:
+        return str(error)
+    position = getattr(error, "pos", len(text))
+    if position >= len(text.rstrip()):
+        return "unexpected end of JSON input"
+    return f"invalid character '{text[position]}' looking for beginning of value"
+
+
+def _check_docker_config(causes: list[Cause], secret: JsonObject, data: JsonObject) -> None:
+    _check_json(causes, data, ".dockercfg")
+
+
+def _check_docker_config_json(causes: list[Cause], secret: JsonObject, data: JsonObject) -> None:
+    _check_json(causes, data, ".dockerconfigjson")
+
+
+def _check_basic_auth(causes: list[Cause], secret: JsonObject, data: JsonObject) -> None:
+    if "username" not in data and "password" not in data:
+        causes.append(required("data[username]"))
+        causes.append(required("data[password]"))
+
+
+def _check_ssh_auth(causes: list[Cause], secret: JsonObject, data: JsonObject) -> None:
+    if not data.get("ssh-privatekey"):
+        causes.append(required("data[ssh-privatekey]"))
+
+
+def _check_tls(causes: list[Cause], secret: JsonObject, data: JsonObject) -> None:
+    for key in ("tls.crt", "tls.key"):
+        if key not in data:
+            causes.append(required(f"data[{key}]"))
+
+
+_TYPES = {
+    "kubernetes.io/service-account-token": _check_service_account,
+    "kubernetes.io/dockercfg": _check_docker_config,
+    "kubernetes.io/dockerconfigjson": _check_docker_config_json,
+    "kubernetes.io/basic-auth": _check_basic_auth,
+    "kubernetes.io/ssh-auth": _check_ssh_auth,
+    "kubernetes.io/tls": _check_tls,
+}
+
+
+def validate_update(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
+    """The type never changes; an immutable Secret keeps its data too."""
+    causes: list[Cause] = []
+    check_same(causes, "type", new.get("type"), old.get("type"))
+    if old.get("immutable"):
+        if not new.get("immutable"):
+            causes.append(forbidden("immutable", _IMMUTABLE))
+        if (new.get("data") or {}) != (old.get("data") or {}):
+            causes.append(forbidden("data", _IMMUTABLE))
+    return causes
+
+
+SECRET = Strategy(
+    default=default,
+    prepare_for_update=prepare_for_update,
+    validate=validate,
+    validate_update=validate_update,
+)
