@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from tiphys.client.queue import run_workers
+from tiphys.controllers.daemonset import daemonset_controller
 from tiphys.controllers.deployment import deployment_controller
 from tiphys.controllers.endpointslice import endpoints_controller, endpointslice_controller
 from tiphys.controllers.eviction import taint_eviction_controller
@@ -39,6 +40,7 @@ CONTROLLERS: Mapping[str, Callable[[Shared], Controller]] = {
     "node-ipam": pod_range_controller,
     "taint-eviction": taint_eviction_controller,
     "pod-garbage": pod_garbage_controller,
+    "daemonset": daemonset_controller,
     "job": job_controller,
     "ttl-after-finished": job_expiry_controller,
 }
