@@ -136,7 +136,8 @@ class HttpConnection(asyncio.Protocol):
     def eof_received(self) -> bool | None:
         if self._raw is not None:
             self._raw.feed_eof()
-            return True
+            # Half-open: the session may still write. TLS has no such thing.
+            return self._transport.get_extra_info("ssl_object") is None
         return None
 
     def pause_writing(self) -> None:

@@ -129,7 +129,8 @@ class ClientConnection(asyncio.Protocol):
     def eof_received(self) -> bool | None:
         if self.raw is not None:
             self.raw.feed_eof()
-            return True
+            # Half-open: the session may still write. TLS has no such thing.
+            return self.transport.get_extra_info("ssl_object") is None
         return None
 
     def connection_lost(self, error: Exception | None) -> None:

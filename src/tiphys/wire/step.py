@@ -71,8 +71,10 @@ class Stepper:
     def start(self, coroutine: Coroutine[Any, Any, T], name: str) -> tuple[T, None] | tuple[None, asyncio.Task[T]]:
         """Return (result, None) when the coroutine ended in its first step, else (None, the task that goes on).
 
-        Raises what the coroutine raised in its first step. Must not be called inside a task.
+        Raises what the coroutine raised in its first step. Called inside a task, it makes a task at once.
         """
+        if asyncio.current_task(self._loop) is not None:
+            return None, self._loop.create_task(coroutine, name=name)
         context = copy_context()
         stand_in = self._stand_in
         asyncio._enter_task(self._loop, cast("asyncio.Task[Any]", stand_in))
