@@ -9,9 +9,10 @@ Spec: API conventions, "API versioning": every version of an object must carry t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import orjson
 
 from tiphys.api.kind import JsonObject
 
@@ -89,7 +90,7 @@ _HPA_KEPT = ("metrics", "behavior", "conditions", "current-metrics")
 
 def _kept(text: str) -> Any:
     try:
-        return json.loads(text) if text else None
+        return orjson.loads(text) if text else None
     except ValueError:
         return None
 
@@ -129,7 +130,7 @@ def _hpa_to_v1(obj: JsonObject, target: str) -> JsonObject:
 
 def _keep(annotations: dict[str, str], name: str, value: Any) -> None:
     if value:
-        annotations[_HPA_ANNOTATIONS + name] = json.dumps(value, separators=(",", ":"))
+        annotations[_HPA_ANNOTATIONS + name] = orjson.dumps(value).decode()
 
 
 _METRIC_SOURCES = ("resource", "containerResource", "pods", "object", "external")

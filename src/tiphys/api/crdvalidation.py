@@ -1,8 +1,7 @@
-"""The rules of CustomResourceDefinition objects: names, versions, and schemas that must be structural.
+"""What a CustomResourceDefinition's versions may say: structural schemas, printer columns, subresources, fields.
 
-`CUSTOM_RESOURCE_DEFINITION` is the strategy of the kind; the table of built-in kinds takes it from here. The status is
-not decided here (apiserver/customresources.py plans it) but for `storedVersions`, which must name the storage version
-before the first object is written.
+Names, scope and conversion are checked by the kind's strategy (api/strategies/extension.py); `with_version_rules` adds
+the rules here to it, which know of schemas and JSON paths. The table of built-in kinds joins them.
 
 Spec: Kubernetes docs, "Extend the Kubernetes API with CustomResourceDefinitions", "Specifying a structural schema".
 """
@@ -11,12 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from tiphys.api.causes import forbidden, immutable, invalid_value, not_supported, required
+from tiphys.api.causes import forbidden, invalid_value, not_supported, required
 from tiphys.api.jsonpath import BadPath, parse_json_path
 from tiphys.api.kind import Context, JsonObject, Strategy
-from tiphys.api.names import validate_dns_1035_label, validate_dns_subdomain
 from tiphys.base.errors import Cause
 
 APPROVAL_ANNOTATION = "api-approved.kubernetes.io"
@@ -38,122 +37,32 @@ def storage_version(crd: JsonObject) -> str:
     return next((version.get("name", "") for version in versions if version.get("storage")), "")
 
 
-def _default(crd: JsonObject) -> None:
-    spec = crd.setdefault("spec", {})
-    names = spec.setdefault("names", {})
-    kind = names.get("kind", "")
-    if not names.get("singular") and kind:
-        names["singular"] = kind.lower()
-    if not names.get("listKind") and kind:
-        names["listKind"] = f"{kind}List"
-    spec.setdefault("conversion", {}).setdefault("strategy", "None")
+def is_established(crd: JsonObject) -> bool:
+    """Tell whether the resource of a definition is served."""
+    conditions = (crd.get("status") or {}).get("conditions") or ()
+    return any(c.get("type") == "Established" and c.get("status") == "True" for c in conditions)
 
 
-def _prepare_for_create(crd: JsonObject, context: Context) -> None:
-    crd["status"] = {
-        "acceptedNames": {"kind": "", "plural": ""},
-        "conditions": [],
-        "storedVersions": [storage_version(crd)],
-    }
+def with_version_rules(strategy: Strategy) -> Strategy:
+    """Return the strategy with the rules of this module added to its validation."""
+
+    def validate(crd: JsonObject, context: Context) -> list[Cause]:
+        return strategy.validate(crd, context) + validate_versions(crd)
+
+    return replace(strategy, validate=validate)
 
 
-def _prepare_for_update(new: JsonObject, old: JsonObject, context: Context) -> None:
-    status = dict(old.get("status") or {})
-    stored = list(status.get("storedVersions") or [])
-    if storage_version(new) and storage_version(new) not in stored:
-        stored.append(storage_version(new))
-    new["status"] = {**status, "storedVersions": stored}
-
-
-def _validate(crd: JsonObject, context: Context) -> list[Cause]:
+def validate_versions(crd: JsonObject) -> list[Cause]:
+    """Return the causes of everything in a definition's versions that cannot be served."""
     spec = crd.get("spec") or {}
-    names = spec.get("names") or {}
     causes: list[Cause] = []
-    metadata = crd.get("metadata") or {}
-    if metadata.get("name") != f"{names.get('plural', '')}.{spec.get('group', '')}":
-        causes.append(
-            invalid_value("metadata.name", metadata.get("name", ""), 'must be spec.names.plural+"."+spec.group')
-        )
-    if is_protected(spec.get("group", "")) and not (metadata.get("annotations") or {}).get(APPROVAL_ANNOTATION):
-        text = (
-            f'protected groups must have approval annotation "{APPROVAL_ANNOTATION}", '
-            "see https://github.com/kubernetes/enhancements/pull/1111"
-        )
-        causes.append(required(f"metadata.annotations[{APPROVAL_ANNOTATION}]", text))
-    causes += _group_causes(spec.get("group", ""))
-    if spec.get("scope") not in ("Cluster", "Namespaced"):
-        scope = spec.get("scope", "")
-        causes.append(
-            not_supported("spec.scope", scope, ("Cluster", "Namespaced")) if scope else required("spec.scope")
-        )
-    causes += _names_causes(names)
     if spec.get("preserveUnknownFields"):
         text = "must be false in order to use defaults in the schema"
         causes.append(invalid_value("spec.preserveUnknownFields", True, text))
-    causes += _versions_causes(spec.get("versions") or [])
-    causes += _conversion_causes(spec.get("conversion") or {})
-    stored = (crd.get("status") or {}).get("storedVersions") or ()
-    known = {version.get("name") for version in spec.get("versions") or ()}
-    for index, version in enumerate(stored):
-        if version and version not in known:
-            text = (
-                f"missing from spec.versions; {version} was previously a storage version, and must remain in "
-                f"spec.versions until a storage migration ensures no data remains persisted in {version} and removes "
-                f"{version} from status.storedVersions"
-            )
-            causes.append(invalid_value(f"status.storedVersions[{index}]", version, text))
-    return causes
-
-
-def _group_causes(group: str) -> list[Cause]:
-    if not group:
-        return [required("spec.group")]
-    found = [invalid_value("spec.group", group, text) for text in validate_dns_subdomain(group)]
-    if not found and "." not in group:
-        found.append(invalid_value("spec.group", group, "should be a domain with at least one dot"))
-    return found
-
-
-def _names_causes(names: JsonObject) -> list[Cause]:
-    causes: list[Cause] = []
-    for field in ("plural", "singular"):
-        text = names.get(field, "")
-        if not text and field == "plural":
-            causes.append(required(f"spec.names.{field}"))
-        elif text:
-            causes += (invalid_value(f"spec.names.{field}", text, m) for m in validate_dns_1035_label(text))
-    for field in ("kind", "listKind"):
-        text = names.get(field, "")
-        if not text:
-            causes.append(required(f"spec.names.{field}"))
-        for message in validate_dns_1035_label(text.lower()) if text else ():
-            detail = f"may have mixed case, but should otherwise match: {message}"
-            causes.append(invalid_value(f"spec.names.{field}", text, detail))
-    for field in ("shortNames", "categories"):
-        for index, text in enumerate(names.get(field) or ()):
-            path = f"spec.names.{field}[{index}]"
-            causes += (invalid_value(path, text, message) for message in validate_dns_1035_label(text))
-    if names.get("kind") and names.get("kind") == names.get("listKind"):
-        causes.append(invalid_value("spec.names.listKind", names["listKind"], "kind and listKind may not be the same"))
-    return causes
-
-
-def _versions_causes(versions: list[JsonObject]) -> list[Cause]:
-    causes: list[Cause] = []
-    names = [version.get("name", "") for version in versions]
-    if len(set(names)) != len(names):
-        causes.append(invalid_value("spec.versions", versions, "must contain unique version names"))
-    if sum(bool(version.get("storage")) for version in versions) != 1:
-        text = "must have exactly one version marked as storage version"
-        causes.append(invalid_value("spec.versions", versions, text))
-    for index, version in enumerate(versions):
+    for index, version in enumerate(spec.get("versions") or ()):
         path = f"spec.versions[{index}]"
-        name = version.get("name", "")
-        causes += (invalid_value(f"{path}.name", name, message) for message in validate_dns_1035_label(name))
         schema = (version.get("schema") or {}).get("openAPIV3Schema")
-        if schema is None:
-            causes.append(required(f"{path}.schema.openAPIV3Schema", "schemas are required"))
-        else:
+        if schema is not None:
             causes += structural_causes(schema, f"{path}.schema.openAPIV3Schema")
         causes += _subresource_causes(version.get("subresources") or {}, f"{path}.subresources")
         for position, column in enumerate(version.get("additionalPrinterColumns") or ()):
@@ -195,24 +104,6 @@ def _path_causes(text: str, path: str) -> list[Cause]:
     except BadPath as error:
         return [invalid_value(path, text, str(error))]
     return []
-
-
-def _conversion_causes(conversion: JsonObject) -> list[Cause]:
-    strategy = conversion.get("strategy", "")
-    webhook = conversion.get("webhook")
-    if strategy not in ("None", "Webhook"):
-        return [not_supported("spec.conversion.strategy", strategy, ("None", "Webhook"))]
-    if strategy == "None":
-        if webhook is None:
-            return []
-        return [forbidden("spec.conversion.webhook", "should not be set when strategy is not set to Webhook")]
-    causes = []
-    if not (webhook or {}).get("clientConfig"):
-        text = "required when strategy is set to Webhook"
-        causes.append(required("spec.conversion.webhook.clientConfig", text))
-    if not (webhook or {}).get("conversionReviewVersions"):
-        causes.append(required("spec.conversion.webhook.conversionReviewVersions"))
-    return causes
 
 
 def structural_causes(schema: Mapping[str, Any], path: str) -> list[Cause]:
@@ -286,37 +177,3 @@ def _combined_causes(schema: Mapping[str, Any], path: str, int_or_string: bool) 
         for index, child in enumerate(schema.get(name) or ()):
             causes += _combined_causes(child, f"{path}.{name}[{index}]", int_or_string)
     return causes
-
-
-def is_established(crd: JsonObject) -> bool:
-    """Tell whether the resource of a definition is served."""
-    conditions = (crd.get("status") or {}).get("conditions") or ()
-    return any(c.get("type") == "Established" and c.get("status") == "True" for c in conditions)
-
-
-def _validate_update(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
-    before, after = old.get("spec") or {}, new.get("spec") or {}
-    fields = [("group", ("group",)), ("names.plural", ("names", "plural"))]
-    if is_established(old):
-        fields += [("scope", ("scope",)), ("names.kind", ("names", "kind"))]
-    causes = []
-    for text, keys in fields:
-        if _at(before, keys) != _at(after, keys):
-            causes.append(immutable(f"spec.{text}", _at(after, keys)))
-    return causes
-
-
-def _at(value: Any, keys: tuple[str, ...]) -> Any:
-    for key in keys:
-        value = (value or {}).get(key)
-    return value
-
-
-CUSTOM_RESOURCE_DEFINITION = Strategy(
-    default=_default,
-    prepare_for_create=_prepare_for_create,
-    prepare_for_update=_prepare_for_update,
-    validate=_validate,
-    validate_update=_validate_update,
-    generation=True,
-)

@@ -155,7 +155,7 @@ class OpenApi:
             "swagger": "2.0",
             "info": self._info(),
             "paths": paths,
-            "definitions": dict(sorted(self._schemas(kinds).items())),
+            "definitions": {name: _as_v2(schema) for name, schema in sorted(self._schemas(kinds).items())},
         }
 
     def _schemas(self, kinds: Iterable[Kind]) -> dict[str, Mapping[str, Any]]:
@@ -262,6 +262,27 @@ def _named_v3(name: str, definition: Mapping[str, Any]) -> Any:
     if name not in _EITHER:
         return _to_v3(definition)
     return {**{key: value for key, value in definition.items() if key != "type"}, "oneOf": _EITHER[name]}
+
+
+_NOT_IN_V2 = ("allOf", "anyOf", "not", "nullable", "oneOf")
+
+
+def _as_v2(node: Any) -> Any:
+    """Return a schema without what OpenAPI v2 cannot say; only those of custom kinds have such parts."""
+    if isinstance(node, list):
+        return [_as_v2(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: {name: _as_v2(child) for name, child in value.items()} if _is_properties(key, value) else _as_v2(value)
+        for key, value in node.items()
+        if key not in _NOT_IN_V2
+    }
+
+
+def _is_properties(key: str, value: Any) -> bool:
+    """Tell properties, whose keys are names of fields, from keywords of a schema."""
+    return key == "properties" and isinstance(value, dict)
 
 
 def _to_v3(node: Any) -> Any:

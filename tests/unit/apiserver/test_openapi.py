@@ -158,3 +158,29 @@ def test_protobuf_of_a_small_document_is_byte_for_byte_what_the_encoding_says() 
     assert encode_v2(document) == (
         b"\x0a\x032.0" + b"\x12\x06\x0a\x01T\x12\x011" + b"\x42\x00" + b"\x4a" + bytes([len(entry)]) + entry
     )
+
+
+def test_what_only_v3_can_say_is_left_out_of_v2(kinds: Kinds) -> None:
+    server = OpenApi(kinds, lambda: load_definitions((1, 37)))
+    pod = kinds.resource("", "v1", "pods")
+    assert pod is not None
+    either = {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]}
+    properties = {"size": either, "not": {"type": "string", "nullable": True}}
+    custom = Kind(
+        group="shop.example.com",
+        version="v1",
+        kind="Cart",
+        plural="carts",
+        schema=pod.schema,
+        custom=True,
+        published_schema={"type": "object", "properties": {"spec": {"type": "object", "properties": properties}}},
+    )
+    kinds.add(custom)
+    try:
+        schema = get(server, "/openapi/v2")["definitions"]["com.example.shop.v1.Cart"]
+    finally:
+        kinds.remove(custom)
+    assert schema["properties"]["spec"]["properties"] == {
+        "size": {"x-kubernetes-int-or-string": True},
+        "not": {"type": "string"},
+    }

@@ -33,10 +33,11 @@ def builtin_kinds(version: tuple[int, int], strategies: Mapping[tuple[str, str],
             f"Kubernetes {major}.{minor} is not known here; choose a version from 1.{OLDEST_MINOR} to 1.{NEWEST_MINOR}"
         )
     if strategies is None:
-        from tiphys.api.crdvalidation import CUSTOM_RESOURCE_DEFINITION
+        from tiphys.api.crdvalidation import with_version_rules
         from tiphys.api.strategies import STRATEGIES
 
-        strategies = {("apiextensions.k8s.io", "CustomResourceDefinition"): CUSTOM_RESOURCE_DEFINITION, **STRATEGIES}
+        definition = "apiextensions.k8s.io", "CustomResourceDefinition"
+        strategies = {**STRATEGIES, definition: with_version_rules(STRATEGIES.get(definition) or Strategy())}
     definitions = Definitions(version)
     storage_versions: dict[tuple[str, str], str] = {}
     kinds = []
