@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tiphys.api.schemanode import Node
 from tiphys.base.errors import Cause
 
 JsonObject = dict[str, Any]
@@ -32,10 +33,17 @@ class Context:
     subresource: str = ""
     dry_run: bool = False
     kubernetes_version: tuple[int, int] = (1, 37)
+    creating: bool = False
+    """True while a new object is validated: some rules do not bind objects that are already stored."""
 
 
 class Schema(Protocol):
     """A compiled structural schema of one kind (api/schema.py makes it from definitions or from a CRD)."""
+
+    @property
+    def root(self) -> Node:
+        """The node tree, for strategic patches and field ownership."""
+        ...
 
     def decode(self, obj: JsonObject) -> DecodeResult:
         """Check types and drop unknown fields, in place. Never raises for bad data: see DecodeResult."""

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tiphys.api.kind import JsonObject
+from tiphys.api.kind import JsonObject, Schema
 from tiphys.api.patch import copy_json, equal_json, rejected
-from tiphys.api.schema import ObjectSchema
-from tiphys.api.schemanode import Node
+from tiphys.api.schemanode import Node, root_of
 from tiphys.base.errors import ApiError, bad_request
 
 _PATCH = "$patch"
@@ -27,11 +26,11 @@ _DELETE_LIST = "$deleteFromPrimitiveList/"
 _ORDER = "$setElementOrder/"
 
 
-def apply_strategic_patch(obj: JsonObject, patch: Any, schema: ObjectSchema) -> JsonObject:
+def apply_strategic_patch(obj: JsonObject, patch: Any, schema: Schema) -> JsonObject:
     """Return the object after a strategic merge patch. Raises ApiError for a patch that is malformed or does not fit."""
     if not isinstance(patch, dict):
         raise bad_request("invalid JSON document")
-    return _merge_map(copy_json(obj), copy_json(patch), schema.root)
+    return _merge_map(copy_json(obj), copy_json(patch), root_of(schema))
 
 
 def _no_merge_key(item: Any, key: str) -> ApiError:

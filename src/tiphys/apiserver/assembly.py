@@ -22,7 +22,7 @@ from tiphys.apiserver.cache import ResourceCache, WatchCache
 from tiphys.apiserver.crds import CustomResources
 from tiphys.apiserver.kubelets import KubeletDialer
 from tiphys.apiserver.nodeauthorizer import AuthorizerChain, NodeAuthorizer
-from tiphys.apiserver.paths import server_paths
+from tiphys.apiserver.paths import Check, server_paths
 from tiphys.apiserver.pipeline import ApiServer
 from tiphys.apiserver.plugins.namespacelifecycle import NamespaceLifecycle
 from tiphys.apiserver.plugins.podpriority import PodPriority
@@ -107,7 +107,8 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     virtual = {**review_handlers(authenticator, authorizer, rbac, audiences), ("", "bindings"): handle_binding}
     resources = Resources(kinds, registry, reads, subresources, virtual)
     custom = CustomResources(registry, kinds, cache)
-    server = ApiServer(authenticator, authorizer, resources, server_paths(kinds, tokens, store))
+    paths = server_paths(kinds, tokens, store, cache, _checks(store, cache), _server_address(config))
+    server = ApiServer(authenticator, authorizer, resources, paths)
     await custom.load()
     await bootstrap(registry, config.advertised)
     tasks = [
@@ -140,6 +141,18 @@ def _admission(config: ApiServerConfig, cache: WatchCache, kinds: Kinds, randomn
             ServiceAddresses(objects(core("services")), config.service_cidr, randomness),
         ]
     )
+
+
+def _server_address(config: ApiServerConfig) -> str:
+    return f"{config.advertised.address}:{config.advertised.port}" if config.advertised else "localhost"
+
+
+def _checks(store: Store, cache: WatchCache) -> dict[str, Check]:
+    def informer_sync() -> str:
+        behind = store.current_revision() - cache.revision()
+        return "" if behind <= 0 else f"the watch cache is {behind} revisions behind the store"
+
+    return {"etcd": lambda: "", "informer-sync": informer_sync}
 
 
 async def _run_compaction(store: Store) -> None:

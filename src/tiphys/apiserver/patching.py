@@ -73,7 +73,6 @@ def make_apply(
             api_version=kind.api_version,
             now=format_time(clock.now_s()),
             schema=kind.schema,
-            kind=kind,
         )
         return merged
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tiphys.api.kind import DecodeResult, JsonObject, Schema
+from tiphys.api.schemanode import Node
 
 _PACKAGES = {
     "": "io.k8s.api.core",
@@ -56,6 +57,17 @@ class LazySchema:
 
             self._compiled = compile_schema(self._definitions.get(), self.name)
         return self._compiled
+
+    @property
+    def root(self) -> Node:
+        return self._schema().root
+
+    @property
+    def root(self) -> Any:
+        """The node tree, for patches and field ownership."""
+        from tiphys.api.schemanode import root_of
+
+        return root_of(self._schema())
 
     def decode(self, obj: JsonObject) -> DecodeResult:
         return self._schema().decode(obj)

@@ -13,7 +13,6 @@ from typing import Any
 import orjson
 
 from tiphys.api.kind import JsonObject, Kind
-from tiphys.api.schema import DecodeResult
 from tiphys.api.selectors import selector_of
 from tiphys.apiserver.body import parse_body
 from tiphys.apiserver.patching import make_patch
@@ -69,25 +68,6 @@ def scale_of(kind: Kind, obj: JsonObject, resource_version: str) -> JsonObject:
     return scale
 
 
-class _ScaleSchema:
-    """Scale has two writable fields; everything else of a sent Scale is ignored as upstream does."""
-
-    def decode(self, obj: JsonObject) -> DecodeResult:
-        replicas = (obj.get("spec") or {}).get("replicas")
-        if replicas is not None and (not isinstance(replicas, int) or isinstance(replicas, bool)):
-            kind = "string" if isinstance(replicas, str) else type(replicas).__name__
-            return DecodeResult(
-                (f"json: cannot unmarshal {kind} into Go struct field ScaleSpec.spec.replicas of type int32",)
-            )
-        return DecodeResult()
-
-    def node(self, path: Any) -> None:
-        return None
-
-
-SCALE = Kind(group="autoscaling", version="v1", kind="Scale", plural="scale", schema=_ScaleSchema(), virtual=True)
-
-
 async def handle_scale(call: Call) -> Answer:
     """Answer GET, PUT and PATCH of a scale subresource."""
     kind = call.registry.storage_kind(call.kind)
@@ -109,12 +89,14 @@ async def handle_scale(call: Call) -> Answer:
 async def _write(call: Call, kind: Kind, namespace: str, context: WriteContext) -> Written:
     sent: JsonObject | None = None
     change = None
+    scale_kind = call.registry.kinds.by_kind("autoscaling", "v1", "Scale")
+    assert scale_kind is not None
     if call.info.verb == "update":
         sent = parse_body(call.request)
         if not isinstance(sent, dict):
             raise bad_request("the body must be a Scale")
     else:
-        change = make_patch(call.request, SCALE, context)
+        change = make_patch(call.request, scale_kind, context)
 
     def make(obj: JsonObject) -> JsonObject:
         if sent is not None:
@@ -122,7 +104,7 @@ async def _write(call: Call, kind: Kind, namespace: str, context: WriteContext) 
         else:
             assert change is not None
             wanted = change(scale_of(kind, obj, obj["metadata"]["resourceVersion"]))
-        errors = _ScaleSchema().decode(wanted).type_errors
+        errors = scale_kind.schema.decode(wanted).type_errors
         if errors:
             raise bad_request(f'Scale in version "v1" cannot be handled as a Scale: {errors[0]}')
         name = (wanted.get("metadata") or {}).get("name", call.info.name)

@@ -1,0 +1,176 @@
+"""Custom resources at work: definitions come and go, and with them the kinds that are served.
+
+Listens to the stored CustomResourceDefinitions. A definition whose names are free is established: its kinds enter the
+table in the same turn of the loop in which its status is written, so a client that saw Established=True can use them.
+A definition that is deleted takes its objects with it first, held by a finalizer.
+
+Invariant: the table of kinds has the kinds of exactly those definitions that are established and not gone.
+
+Spec: Kubernetes documentation, "Extend the Kubernetes API with CustomResourceDefinitions".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import orjson
+
+from tiphys.api.crdvalidation import is_established
+from tiphys.api.kind import JsonObject, Kind, Kinds
+from tiphys.apiserver.bootstrap import API_SERVER
+from tiphys.apiserver.cache import CachedEvent, WatchCache
+from tiphys.apiserver.customresources import custom_kinds, plan_crd_status
+from tiphys.apiserver.deletion import DeleteOptions
+from tiphys.apiserver.registry import Make, Registry, WriteContext, take_status
+from tiphys.base.errors import ApiError
+
+log = logging.getLogger(__name__)
+
+FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
+RETRY_S = 0.2
+
+
+class CustomResources:
+    """Keeps the table of kinds equal to the established definitions. `run` until cancelled."""
+
+    def __init__(self, registry: Registry, kinds: Kinds, cache: WatchCache) -> None:
+        self._registry = registry
+        self._kinds = kinds
+        definitions = kinds.resource("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+        assert definitions is not None
+        self._kind: Kind = definitions
+        self._definitions = cache.resource(definitions.storage_prefix())
+        self._cache = cache
+        self._served: dict[str, list[Kind]] = {}
+        self._fingerprints: dict[str, bytes] = {}
+        self._dirty: dict[str, None] = {}
+        self._wake = asyncio.Event()
+
+    async def load(self) -> None:
+        """Serve what is established already, and listen from now on."""
+        self._definitions.listeners.add(self._on_events)
+        for cached in self._definitions.objects():
+            self._serve(cached.decode())
+            self._dirty[cached.name] = None
+        if self._dirty:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Settle definitions as they change."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._dirty:
+                name = next(iter(self._dirty))
+                del self._dirty[name]
+                try:
+                    await self._settle(name)
+                except ApiError as error:
+                    log.warning("custom resource definition %s is tried again: %s", name, error)
+                    asyncio.get_running_loop().call_later(RETRY_S, self._mark, name)
+
+    def _mark(self, name: str) -> None:
+        self._dirty[name] = None
+        self._wake.set()
+
+    def _on_events(self, events: Sequence[CachedEvent]) -> None:
+        """Serve changes at once, in the loop's turn in which they became visible; what must be written waits."""
+        for event in events:
+            name = event.object.name
+            cached = self._definitions.get("", name)
+            if cached is None:
+                self._withdraw(name)
+            else:
+                self._serve(cached.decode())
+                self._mark(name)
+
+    async def _settle(self, name: str) -> None:
+        cached = self._definitions.get("", name)
+        if cached is None:
+            return
+        crd = cached.decode()
+        if "deletionTimestamp" in crd["metadata"]:
+            await self._finish(name, crd)
+            return
+        await self._hold(name, crd)
+        others = self._kinds
+        status = plan_crd_status(crd, others, self._registry.now())
+        if status == crd.get("status"):
+            return
+
+        def change(current: JsonObject) -> JsonObject:
+            current["status"] = plan_crd_status(current, others, self._registry.now())
+            return current
+
+        await self._update(name, change, "status")
+
+    async def _hold(self, name: str, crd: JsonObject) -> None:
+        """Make sure that a deletion waits for the definition's objects."""
+        if FINALIZER in (crd["metadata"].get("finalizers") or ()):
+            return
+
+        def change(current: JsonObject) -> JsonObject:
+            metadata = current["metadata"]
+            if "deletionTimestamp" not in metadata:
+                metadata["finalizers"] = [*(metadata.get("finalizers") or ()), FINALIZER]
+            return current
+
+        await self._update(name, change, "")
+
+    async def _finish(self, name: str, crd: JsonObject) -> None:
+        """Delete the definition's objects, and let it go when none is left."""
+        if FINALIZER not in (crd["metadata"].get("finalizers") or ()):
+            return
+        kinds = custom_kinds(crd, self._kinds.kubernetes_version)
+        if kinds:
+            stored = self._kinds.stored(kinds[0])
+            context = WriteContext(API_SERVER, field_manager="kube-apiserver")
+            objects = self._cache.resource(stored.storage_prefix())
+            for cached in objects.objects():
+                await self._registry.delete(stored, cached.namespace, cached.name, DeleteOptions(), context)
+            if objects.count():  # finalizers hold some: look again when they may be gone
+                asyncio.get_running_loop().call_later(RETRY_S * 5, self._mark, name)
+                return
+
+        def change(current: JsonObject) -> JsonObject:
+            finalizers = current["metadata"].get("finalizers") or ()
+            current["metadata"]["finalizers"] = [f for f in finalizers if f != FINALIZER]
+            return current
+
+        await self._update(name, change, "")
+
+    async def _update(self, name: str, change: Make, subresource: str) -> None:
+        context = WriteContext(API_SERVER, field_manager="kube-apiserver", subresource=subresource)
+
+        def make(current: JsonObject) -> JsonObject:
+            current["metadata"].pop("resourceVersion", None)
+            return change(current)
+
+        combine = take_status if subresource else None
+        try:
+            await self._registry.update(self._kind, "", name, make, context, combine=combine)
+        except ApiError as error:
+            if error.code != 404:
+                raise
+
+    def _serve(self, crd: JsonObject) -> None:
+        name = crd["metadata"]["name"]
+        wanted = custom_kinds(crd, self._kinds.kubernetes_version) if is_established(crd) else []
+        fingerprint = orjson.dumps([crd["spec"], (crd.get("status") or {}).get("acceptedNames")])
+        if self._fingerprints.get(name) == fingerprint and bool(self._served.get(name)) == bool(wanted):
+            return
+        self._fingerprints[name] = fingerprint
+        versions = {kind.version for kind in wanted}
+        for kind in self._served.get(name, ()):
+            if kind.version not in versions:
+                self._kinds.remove(kind)
+        for kind in wanted:
+            self._kinds.add(kind)
+        self._served[name] = wanted
+
+    def _withdraw(self, name: str) -> None:
+        self._fingerprints.pop(name, None)
+        for kind in self._served.pop(name, ()):
+            self._kinds.remove(kind)
