@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import time
+from pathlib import Path
 
 import kubernetes_validate
 import orjson
@@ -12,6 +13,7 @@ import pytest
 
 from tiphys.api.kind import Kinds
 from tiphys.api.kinds import NEWEST_MINOR, OLDEST_MINOR, builtin_kinds
+from tiphys.api.kinds.document import format_kinds
 from tiphys.api.kinds.table import GROUP_ORDER
 
 MINORS = range(OLDEST_MINOR, NEWEST_MINOR + 1)
@@ -125,3 +127,8 @@ def test_fields_of_both_kinds_of_event_read_both_shapes() -> None:
         assert core.selectable_fields["involvedObject.name"](event) == "p"
         assert new.selectable_fields["regarding.name"](event) == "p"
         assert core.selectable_fields["source"](event) == "kubelet"
+
+
+def test_the_reference_page_lists_every_kind() -> None:
+    page = Path(__file__).parents[3] / "docs" / "kinds.md"
+    assert page.read_text() == format_kinds(), "run: python -m tiphys.api.kinds.document > docs/kinds.md"
