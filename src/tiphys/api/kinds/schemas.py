@@ -7,10 +7,13 @@ compiled once. Both are pure caches, so a race of two threads only does the work
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tiphys.api.kind import DecodeResult, JsonObject, Schema
-from tiphys.api.schemanode import Node
+from tiphys.api.kind import DecodeResult, JsonObject
+
+if TYPE_CHECKING:
+    from tiphys.api.schema import ObjectSchema
+    from tiphys.api.schemanode import Node
 
 _PACKAGES = {
     "": "io.k8s.api.core",
@@ -49,9 +52,9 @@ class LazySchema:
     def __init__(self, definitions: Definitions, name: str) -> None:
         self.name = name
         self._definitions = definitions
-        self._compiled: Schema | None = None
+        self._compiled: ObjectSchema | None = None
 
-    def _schema(self) -> Schema:
+    def _schema(self) -> ObjectSchema:
         if self._compiled is None:
             from tiphys.api.schema import compile_schema
 
@@ -60,14 +63,8 @@ class LazySchema:
 
     @property
     def root(self) -> Node:
-        return self._schema().root
-
-    @property
-    def root(self) -> Any:
         """The node tree, for patches and field ownership."""
-        from tiphys.api.schemanode import root_of
-
-        return root_of(self._schema())
+        return self._schema().root
 
     def decode(self, obj: JsonObject) -> DecodeResult:
         return self._schema().decode(obj)
