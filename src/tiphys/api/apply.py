@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
@@ -36,9 +36,9 @@ from tiphys.api.fieldset import (
     path_string,
     union_sets,
 )
-from tiphys.api.kind import JsonObject
+from tiphys.api.kind import JsonObject, Schema
 from tiphys.api.patch import copy_json
-from tiphys.api.schemanode import Node
+from tiphys.api.schemanode import Node, root_of
 from tiphys.base.errors import ApiError, bad_request
 
 APPLY = "Apply"
@@ -47,13 +47,6 @@ BEFORE_FIRST_APPLY = "before-first-apply"
 ANCIENT_CHANGES = "ancient-changes"
 MAX_UPDATE_MANAGERS = 10
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-
-
-class HasRoot(Protocol):
-    """A schema with a node tree: ObjectSchema and StructuralSchema."""
-
-    @property
-    def root(self) -> Node: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +152,7 @@ def track_update(
     subresource: str,
     api_version: str,
     now: str,
-    schema: HasRoot,
+    schema: Schema,
     ignore: tuple[str, ...] = (),
 ) -> None:
     """Set the managedFields of `new` for a write that is not an apply. `old` None means create.
@@ -178,7 +171,7 @@ def track_update(
             new.get("metadata", {}).pop("managedFields", None)
             return
     me = Manager(manager, operation or UPDATE, api_version, subresource)
-    taken, removed = compare(old or {}, new, schema.root, ignore)
+    taken, removed = compare(old or {}, new, root_of(schema), ignore)
     _store(new, _capped(_updated(owners, me, taken, removed, now)))
 
 
@@ -229,7 +222,7 @@ def apply(
     applied: JsonObject,
     manager: str,
     force: bool,
-    schema: HasRoot,
+    schema: Schema,
     api_version: str,
     now: str,
     subresource: str = "",
@@ -242,7 +235,7 @@ def apply(
     """
     if _entries(applied) is not None:
         raise bad_request("metadata.managedFields must be nil")
-    root = schema.root
+    root = root_of(schema)
     me = Manager(manager, APPLY, api_version, subresource)
     owners = _decode(_entries(live)) or []
     if live and not owners:

@@ -22,7 +22,7 @@ from tiphys.api.gotypes import package_of, string_type
 from tiphys.api.kind import DecodeResult, JsonObject, Schema
 from tiphys.api.quickcheck import QuickCheck
 
-__all__ = ["ObjectSchema", "compile_schema", "compile_structural_schema", "find_duplicate_fields"]
+__all__ = ["DecodeResult", "ObjectSchema", "compile_schema", "compile_structural_schema", "find_duplicate_fields"]
 
 _RAW = (
     "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1",

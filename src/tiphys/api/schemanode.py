@@ -469,3 +469,9 @@ def walk(node: Node, names: Iterator[str]) -> Node | None:
             current = current.item_node()
         current = current.field(name) if current is not None else None
     return current
+
+
+def root_of(schema: Any) -> Node:
+    """Return the node tree of a `Schema`. One without a tree (Scale) is plain JSON: maps merge, lists are replaced."""
+    root = getattr(schema, "root", None)
+    return root if isinstance(root, Node) else Node()

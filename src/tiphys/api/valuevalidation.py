@@ -89,16 +89,11 @@ def _validate_type(value: Any, schema: Schema, path: str) -> list[Cause]:
         if name in ("integer", "string"):
             return []
         detail = f'{path} in body must be of type integer,string: "{name}"'
-        return [type_invalid(path, _shown(value, name), detail)]
+        return [type_invalid(path, name, detail)]
     wanted = schema.get("type")
     if not wanted or _fits(value, wanted):
         return []
-    return [type_invalid(path, _shown(value, name), f'{path or "<root>"} in body must be of type {wanted}: "{name}"')]
-
-
-def _shown(value: Any, name: str) -> Any:
-    """Return what a type error shows: lists and objects are named by their type."""
-    return name if isinstance(value, list | dict) else value
+    return [type_invalid(path, name, f'{path or "<root>"} in body must be of type {wanted}: "{name}"')]
 
 
 def _validate_enum(value: Any, schema: Schema, path: str) -> list[Cause]:
