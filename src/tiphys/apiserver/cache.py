@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,7 @@ HISTORY_REVISIONS = 20_000
 RETRY_S = 1.0
 """Pause after the store failed to read, before listing again."""
 
+log = logging.getLogger(__name__)
 Listener = Callable[[Sequence[CachedEvent]], None]
 
 
@@ -291,8 +293,17 @@ class WatchCache:
         self._revision = max(self._revision, batch[-1].revision)
         for resource, events in changed.items():
             for listener in list(resource.listeners):
-                listener(events)
+                self._tell(resource, listener, events)
         self._wake()
+
+    def _tell(self, resource: ResourceCache, listener: Listener, events: Sequence[CachedEvent]) -> None:
+        """Call a listener. A worker boundary: one that fails ends its resource's watches, not the cache."""
+        try:
+            listener(events)
+        except Exception:
+            log.exception("sending changes of %s failed; its watches are closed and start again", resource.prefix)
+            for close in list(resource.on_reset):
+                close()
 
     def _wake(self) -> None:
         waiters = self._waiters

@@ -12,6 +12,7 @@ bookmark never names a revision whose events were not sent before it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,6 +27,7 @@ from tiphys.apiserver.rendering import Rendering
 from tiphys.base.errors import ApiError
 from tiphys.wire.message import Sink
 
+log = logging.getLogger(__name__)
 BOOKMARK_S = 60.0
 """Seconds between bookmarks."""
 CHECK_BYTES = 256 * 1024
@@ -188,7 +190,7 @@ class Fanout:
         """Send a batch to every group that it concerns."""
         begun: list[Group] = []
         for group in self._concerned(events):
-            data = group.encode(events)
+            data = self._encode(group, events)
             if not data:
                 continue
             group.send(data)
@@ -200,6 +202,16 @@ class Fanout:
         for group in begun:  # not before every group has this batch
             self._move(group)
         _forget_frames(events)
+
+    def _encode(self, group: Group, events: Sequence[CachedEvent]) -> bytes:
+        """Encode a batch for a group. The request boundary of its watches: they end if it fails, others do not."""
+        try:
+            return group.encode(events)
+        except Exception:
+            log.exception("encoding changes of %s failed; the watches that wanted them end", self.resource.prefix)
+            for watcher in list(group.watchers):
+                self.close(watcher)
+            return b""
 
     def _move(self, group: Group) -> None:
         """After their first event, watchers of tables go on in the group without columns."""

@@ -77,9 +77,9 @@ class SqliteStore:
         if writer is None or self._reading is None or self._reader is None:
             return
         reader, self._reader = self._reader, None
+        await asyncio.to_thread(writer.stop)  # what it published is handled by the loop before this returns
         self._feed.close()
         await asyncio.get_running_loop().run_in_executor(self._reading, reader.close)
-        await asyncio.to_thread(writer.stop)
         self._reading.shutdown()
         self._unlock()
 

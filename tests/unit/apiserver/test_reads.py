@@ -11,9 +11,12 @@ from urllib.parse import urlencode
 import orjson
 import pytest
 import pytest_asyncio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tiphys.api.kind import Column, DecodeResult, Kind
 from tiphys.apiserver.cache import WatchCache
+from tiphys.apiserver.listmemo import ListMemos, Memo, gzip_with_head, pack
 from tiphys.apiserver.reads import ReadLimits, Reads
 from tiphys.base.clock import ManualClock, Randomness
 from tiphys.base.errors import ApiError
@@ -433,6 +436,22 @@ async def test_answers_of_writes_are_rendered_alike(world: World) -> None:
         assert partial["metadata"]["resourceVersion"] == str(revision)
 
 
+@given(head=st.binary(max_size=200), parts=st.lists(st.binary(max_size=2000), max_size=4))
+def test_gzip_of_a_head_and_packed_items_is_gzip_of_the_whole(head: bytes, parts: list[bytes]) -> None:
+    assert gzip.decompress(b"".join(gzip_with_head(head, pack(parts)))) == head + b"".join(parts)
+
+
+def test_remembered_lists_stay_within_their_bound() -> None:
+    memos = ListMemos(1000)
+    for number in range(10):
+        memos.put(number, Memo(1, b"x" * 300))
+        memos.get(0, 1)
+    assert [number for number in range(10) if memos.get(number, 1)] == [0, 8, 9]
+    assert memos.get(9, 2) is None
+    memos.put("big", Memo(1, b"x" * 1001))
+    assert memos.get("big", 1) is None
+
+
 # WATCH
 
 
@@ -605,6 +624,20 @@ async def test_a_watch_from_a_future_revision_waits_for_it(world: World) -> None
 async def test_invalid_watch_options_are_refused(world: World, query: dict[str, str], message: str) -> None:
     error = await refused(world.watch(**query))
     assert error.code == 422 and message in error.message
+
+
+async def test_a_row_that_fails_ends_its_watches_only(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    tables = await world.watch(accept=TABLE, resourceVersion=1)
+    plain = await world.watch(resourceVersion=1)
+    operation = Operation(
+        POD.storage_key("default", "bad"), b'{"apiVersion":"v1","kind":"Pod","metadata":{"name":"bad"}}'
+    )
+    await world.store.commit([operation])  # no spec: the kind's row function fails
+    await world.put("good")
+    await world.cache.refresh()
+    assert tables.closed and not plain.closed
+    assert [name for _, name, _ in plain.brief()] == ["bad", "good"]
+    assert "the watches that wanted them end" in caplog.text
 
 
 async def test_a_watch_of_one_name(world: World) -> None:
