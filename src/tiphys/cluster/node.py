@@ -1,0 +1,185 @@
+"""The node agents of this machine: kubelet, Service proxy and DNS over the real runtime and network, or many simulated
+nodes in one process.
+
+Also how all that a real node put on the machine is taken away again (`remove_node`): each part knows its own traces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Network
+from typing import Any
+
+from tiphys.api.views.service import Service
+from tiphys.base.clock import Randomness, SystemClock
+from tiphys.base.errors import ApiError
+from tiphys.client.http import HttpClient
+from tiphys.client.interface import Client
+from tiphys.client.reflector import Reflector
+from tiphys.client.resources import ENDPOINTSLICES, SERVICES
+from tiphys.cluster.config import ClusterConfig, Files
+from tiphys.cluster.pki import Pki
+from tiphys.kubelet.machine import Machine, read_machine
+from tiphys.kubelet.run import KubeletDeps, run_kubelet
+from tiphys.network.bridge import BridgeNetwork
+from tiphys.network.nftables import NftablesProxy
+from tiphys.runtime.embedded import EmbeddedRuntime
+from tiphys.wire.tls import server_context
+
+MakeClient = Callable[[str, str], HttpClient]
+"""(name of the certificate, user agent) -> client; closed by the caller."""
+Notify = Callable[[str], None]
+
+
+def node_pod_cidr(config: ClusterConfig) -> str:
+    """Return the pod range of this machine's node: the first /24 of the cluster's."""
+    return str(next(IPv4Network(config.pod_cidr).subnets(new_prefix=24)))
+
+
+def _network(config: ClusterConfig) -> BridgeNetwork:
+    files = Files.of(config.name)
+    return BridgeNetwork(
+        config.bridge, node_pod_cidr(config), files.root / "network.json", cluster_cidr=config.pod_cidr
+    )
+
+
+def _proxy(config: ClusterConfig) -> NftablesProxy:
+    return NftablesProxy(f"tiphys-{config.name}", config.pod_cidr, config.bridge)
+
+
+def _runtime(config: ClusterConfig, network: BridgeNetwork) -> EmbeddedRuntime:
+    files = Files.of(config.name)
+    return EmbeddedRuntime(files.runtime, files.run / "runtime", network, SystemClock(), Randomness())
+
+
+async def run_node(config: ClusterConfig, pki: Pki, client: MakeClient, notify: Notify) -> None:
+    """Run the agents of this machine's real node."""
+    from tiphys.kubelet.directory import PodDirectory
+    from tiphys.network.dns import DnsDeps, run_dns
+    from tiphys.network.proxy import ProxyDeps, run_proxy
+
+    clock, randomness = SystemClock(), Randomness()
+    files = Files.of(config.name)
+    network, proxy = _network(config), _proxy(config)
+    await network.start()
+    node = config.node_name
+    kubelet_client = client(f"kubelet-{node}", "kubelet")
+    deps = KubeletDeps(
+        client=kubelet_client,
+        runtime=_runtime(config, network),
+        clock=clock,
+        randomness=randomness,
+        node_name=node,
+        node_addresses=(config.node_address,),
+        machine=read_machine(str(files.node)),
+        files=PodDirectory(str(files.node), kubelet_client, clock, config.cluster_domain),
+        cluster_dns=(config.dns_address,),
+        cluster_domain=config.cluster_domain,
+        cgroup_root=f"/tiphys-{config.name}",
+        kubernetes_version=_version(config),
+        pod_cidr=node_pod_cidr(config),
+        server_tls=server_context(*pki.pair(f"kubelet-{node}"), pki.ca),
+        server_address=config.node_address,
+        port=config.kubelet_port,
+    )
+    proxy_client = client("proxy", "kube-proxy")
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(
+                run_proxy(ProxyDeps(proxy_client, proxy, clock, randomness, node_name=node)), name="proxy"
+            )
+            dns_deps = DnsDeps(proxy_client, clock, randomness, config.cluster_domain, (config.gateway,))
+            group.create_task(run_dns(dns_deps), name="dns")
+            group.create_task(run_kubelet(deps), name="kubelet")
+            group.create_task(_publish_dns(client("admin", "tiphys"), config), name="dns-service")
+            notify("node")
+    finally:
+        await network.stop(remove=False)
+
+
+async def run_simulated_nodes(
+    config: ClusterConfig, pki: Pki, names: Sequence[str], client: MakeClient, notify: Notify
+) -> None:
+    """Run the kubelets of all simulated nodes; they share one connection pool a node and one watch of Services."""
+    from tiphys.kubelet.probehandler import AgreeableProbes
+    from tiphys.network.simulated import SimulatedPodNetwork
+    from tiphys.runtime.simulated import Profile, SimulatedRuntime
+
+    clock, randomness = SystemClock(), Randomness()
+    services = Reflector(client("proxy", "kube-proxy"), SERVICES, Service, randomness=randomness)
+    ranges = IPv4Network(config.pod_cidr).subnets(new_prefix=24)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(services.run(), name="services")
+        group.create_task(_publish_dns(client("admin", "tiphys"), config), name="dns-service")
+        for name, pod_range in zip(names, ranges, strict=False):
+            deps = KubeletDeps(
+                client=client(f"kubelet-{name}", "kubelet"),
+                runtime=SimulatedRuntime(Profile(), clock, randomness, SimulatedPodNetwork(str(pod_range))),
+                clock=clock,
+                randomness=randomness,
+                node_name=name,
+                node_addresses=("127.0.0.1",),
+                machine=Machine(),
+                network_probes=AgreeableProbes(),
+                cluster_dns=(config.dns_address,),
+                kubernetes_version=_version(config),
+                labels={"tiphys.dev/simulated": "true"},
+                pod_cidr=str(pod_range),
+                services=services,
+                server_tls=server_context(*pki.pair(f"kubelet-{name}"), pki.ca),
+                server_address="127.0.0.1",
+                port=0,
+            )
+            group.create_task(run_kubelet(deps), name=f"kubelet-{name}")
+        notify("node")
+
+
+async def remove_node(config: ClusterConfig) -> None:
+    """Remove what the node put on this machine: containers, mounts, namespaces, cgroups, links and rules. Idempotent."""
+    network = _network(config)
+    runtime = _runtime(config, network)
+    await network.start()
+    await runtime.start()
+    await runtime.remove_all()
+    await network.stop(remove=True)
+    await _proxy(config).stop(remove=True)
+
+
+def _version(config: ClusterConfig) -> str:
+    major, minor = config.kubernetes_version
+    return f"v{major}.{minor}.0"
+
+
+async def _publish_dns(client: Client, config: ClusterConfig) -> None:
+    """Make the kube-dns Service, whose endpoint is the DNS server of this machine."""
+    labels = {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}
+    ports = [
+        {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
+        {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
+    ]
+    service: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "kube-dns", "labels": labels},
+        "spec": {"clusterIP": config.dns_address, "ports": ports},
+    }
+    endpoint_slice: dict[str, Any] = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "kube-dns", "labels": {"kubernetes.io/service-name": "kube-dns"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [config.gateway], "conditions": {"ready": True}}],
+        "ports": [{"name": p["name"], "port": 53, "protocol": p["protocol"]} for p in ports],
+    }
+    for resource, obj in ((SERVICES, service), (ENDPOINTSLICES, endpoint_slice)):
+        while True:
+            try:
+                await client.create(resource, "kube-system", obj)
+                break
+            except ApiError as error:
+                if error.reason == "AlreadyExists":
+                    break
+                await asyncio.sleep(0.2)  # the namespace comes with the API server's first seconds
+            except (ConnectionError, TimeoutError):
+                await asyncio.sleep(0.1)
