@@ -15,7 +15,7 @@ from tiphys.apiserver.customresources import custom_kinds, plan_crd_status
 NOW = "2026-01-01T00:00:00Z"
 LATER = "2026-01-01T01:00:00Z"
 NOW_S = 1_767_225_600.0
-CONTEXT = Context(user="admin", now=NOW)
+CONTEXT = Context(user="admin", now=NOW, creating=True)
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

@@ -184,3 +184,15 @@ def test_what_only_v3_can_say_is_left_out_of_v2(kinds: Kinds) -> None:
         "size": {"x-kubernetes-int-or-string": True},
         "not": {"type": "string"},
     }
+
+
+@pytest.mark.parametrize("minor", [25, 29, 33])
+def test_documents_of_older_versions_are_whole_too(minor: int) -> None:
+    table = Kinds(builtin_kinds((1, minor), {}), (1, minor))
+    document = get(OpenApi(table, lambda: load_definitions((1, minor))), "/openapi/v2")
+    assert document["info"]["version"] == f"v1.{minor}.0+tiphys"
+    assert set(references(document)) <= {f"#/definitions/{name}" for name in document["definitions"]}
+    for kind in table.all():
+        assert kind.definition in document["definitions"]
+        if "list" in kind.verbs:
+            assert f"{kind.definition}List" in document["definitions"]
