@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from leaks import snapshot
 from runtime_support import embedded_runtime, new_runtime, real_containers
 
 from tiphys.runtime.embedded import EmbeddedRuntime
@@ -296,6 +297,19 @@ async def test_closing_an_exec_kills_it(place: Place) -> None:
     assert not list((place.directory / "run/x").iterdir())
 
 
+async def test_an_exec_ends_with_the_supervisor(place: Place) -> None:
+    sandbox = await place.sandbox()
+    container = await place.run(sandbox, "sleep 1000")
+    stream = await place.runtime.exec(container, ["sleep", "12346"], stdin=False, tty=False)
+    place.runtime.supervisor.kill()
+    async with asyncio.timeout(TIMEOUT_S):
+        assert [item async for item in stream.output()] == []
+        assert await stream.wait() == 137
+        while any("12346" in process for process in snapshot(container).processes):  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.01)
+    await stream.close()
+
+
 async def test_long_lines_are_cut_into_parts(place: Place) -> None:
     sandbox = await place.sandbox()
     container = await place.run(sandbox, "head -c 20000 /dev/zero | tr '\\0' a; echo; printf end >&2")
@@ -383,6 +397,20 @@ async def test_killed_supervisor_is_followed_by_one_that_adopts(place: Place) ->
     status = await place.runtime.container_status(talks)
     assert (status.exit_code, status.reason) in ((5, "Error"), (137, "ContainerStatusUnknown"))
     assert (await place.ended(await place.run(sandbox, "exit 2", "next"))).exit_code == 2
+
+
+async def test_a_start_survives_the_supervisor_being_killed(place: Place) -> None:
+    sandbox = await place.sandbox()
+    for number in range(5):
+        config = ContainerConfig(f"c{number}", "busybox", command=("sleep", "1000"))
+        container = await place.runtime.create_container(sandbox, config)
+        starting = asyncio.create_task(place.runtime.start_container(container))
+        await asyncio.sleep(0.004 * number)
+        if place.runtime.supervisor.connected:
+            place.runtime.supervisor.kill()
+        await starting
+        assert (await place.runtime.container_status(container)).state is ContainerState.RUNNING
+        assert len(snapshot(container).processes) == 1
 
 
 async def test_exit_while_agent_and_supervisor_are_dead_is_unknown(place: Place) -> None:

@@ -69,6 +69,7 @@ from tiphys.runtime.supervisorclient import ProcessRefused, SupervisedStream, Su
 from tiphys.runtime.users import make_working_directory, resolve_user
 
 KILL_TIMEOUT_S = 10.0
+START_ATTEMPTS = 3
 EXEC_OUTPUT_LIMIT_BYTES = 16 << 20
 CGROUP_REMOVE_ATTEMPTS = 100
 log = logging.getLogger(__name__)
@@ -112,7 +113,10 @@ class EmbeddedRuntime:
         self._background: set[asyncio.Task[None]] = set()
         self._events = EventFanout(lambda: self._sandboxes)
         self.supervisor = SupervisorClient(
-            run_dir, (self._container_root, self._sandbox_root), self._on_exit, self._on_supervisor_restart
+            run_dir,
+            (self._container_root, self._sandbox_root, self._exec_root),
+            self._on_exit,
+            self._on_supervisor_restart,
         )
 
     # Life
@@ -337,28 +341,14 @@ class EmbeddedRuntime:
         if entry.status.state is not ContainerState.CREATED:
             raise RuntimeFailed("RunContainerError", f'container "{container_id}" was started before')
         started_at_s = self._clock.now_s()
-        streams = json.loads((entry.directory / "streams.json").read_text())
-        try:
-            answer = await self.supervisor.request(
-                "start",
-                id=container_id,
-                dir=str(entry.directory),
-                argv=self._binary.run(entry.directory, container_id, tty=streams["tty"]),
-                log=entry.status.log_path,
-                oom=self._cgroups.oom_file(entry.cgroup),
-                hide=self._binary.hide,
-                **streams,
-            )
-        except SupervisorLost as error:
-            answer = {"error": str(error)}
+        answer = await self._request_start(entry)
         if "error" not in answer:
             entry.become_running(started_at_s, answer["pid"])
             self._publish(entry.status.sandbox_id, container_id, "STARTED")
             return
         spec = json.loads((entry.directory / "config.json").read_text())
-        why = read_error(entry.directory / "oci.log", answer.get("output", ""), spec["process"]["args"][0])
-        if not (entry.directory / "oci.log").exists():
-            why = answer.get("output") or answer["error"]
+        output = answer.get("output") or answer["error"]
+        why = read_error(entry.directory / "oci.log", output, spec["process"]["args"][0])
         message = (
             f"failed to create containerd task: failed to create shim task: OCI runtime create failed: "
             f"runc create failed: unable to start container process: {why}: unknown"
@@ -369,6 +359,37 @@ class EmbeddedRuntime:
         self._clean_up_later(entry)
         self._publish(entry.status.sandbox_id, container_id, "STOPPED")
         raise RuntimeFailed("RunContainerError", message)
+
+    async def _request_start(self, entry: ContainerEntry) -> dict[str, Any]:
+        """Run the container; if the supervisor is killed meanwhile, see what came of it and otherwise try again."""
+        streams = json.loads((entry.directory / "streams.json").read_text())
+        container_id = entry.status.id
+        request = {
+            "id": container_id,
+            "dir": str(entry.directory),
+            "argv": self._binary.run(entry.directory, container_id, tty=streams["tty"]),
+            "log": entry.status.log_path,
+            "oom": self._cgroups.oom_file(entry.cgroup),
+            "hide": self._binary.hide,
+            **streams,
+        }
+        for _ in range(START_ATTEMPTS):
+            try:
+                return await self.supervisor.request("start", **request)
+            except SupervisorLost as lost:
+                error = str(lost)
+            try:
+                running = (await self.supervisor.request("hello"))["running"]
+            except SupervisorLost:
+                continue
+            if container_id in running:
+                return {"pid": running[container_id]}
+            ended = read_exit(entry.directory)
+            if ended:
+                self._on_exit({**ended, "id": container_id})
+                return {"pid": 0}
+            await self._clean_up(entry)
+        return {"error": error, "output": error}
 
     async def stop_container(self, container_id: str, timeout_s: float) -> None:
         entry = self._containers.get(container_id)
@@ -476,8 +497,10 @@ class EmbeddedRuntime:
                 f'failed to exec in container: failed to start exec "{exec_id}": OCI runtime exec failed: '
                 f"exec failed: unable to start container process: {why}: unknown",
             ) from refused
-        except BaseException:
+        except BaseException as error:
             remove()
+            if isinstance(error, SupervisorLost | OSError):
+                raise RuntimeFailed("ExecFailed", f"failed to exec in container: {error}") from error
             raise
         stream.on_close = remove
         return stream
@@ -488,6 +511,8 @@ class EmbeddedRuntime:
             return await self.supervisor.open_stream("attach", id=container_id, stdin=stdin)
         except ProcessRefused as refused:
             raise RuntimeFailed("NotRunning", f'container "{container_id}" is not running') from refused
+        except (SupervisorLost, OSError) as error:
+            raise RuntimeFailed("AttachFailed", f"failed to attach to container: {error}") from error
 
     async def port_forward(self, sandbox_id: str, port: int) -> tuple[ByteReader, ByteWriter]:
         entry = self._sandbox(sandbox_id)
@@ -542,7 +567,7 @@ class EmbeddedRuntime:
             return
         entry = self._containers.get(event["id"])
         if entry is None or entry.status.state is ContainerState.EXITED:
-            return
+            return  # told twice: by the supervisor and by its record
         entry.become_exited(event)
         self._clean_up_later(entry)
         self._publish(entry.status.sandbox_id, entry.status.id, "STOPPED")

@@ -250,7 +250,10 @@ def plan_spec(
     elif security.masked_paths:
         linux["maskedPaths"] = list(security.masked_paths)
         linux["readonlyPaths"] = list(READONLY_PATHS)
-    seccomp = None if security.privileged else seccomp_profile(security.seccomp_profile, machine.seccomp_directory)
+    seccomp = None
+    if not security.privileged:
+        capabilities = plan_capabilities(security, machine)
+        seccomp = seccomp_profile(security.seccomp_profile, machine.seccomp_directory, capabilities)
     if seccomp:
         linux["seccomp"] = seccomp
     propagations = {mount.propagation for mount in config.mounts}

@@ -335,7 +335,8 @@ class Supervisor:
                 self.answer(connection, number, error=str(error))
             return
         if operation == "hello":
-            self.subscribers.append(connection)
+            if connection not in self.subscribers:
+                self.subscribers.append(connection)
             running = {p.id: p.pid for p in self.processes.values() if p.kind != "exec" and p.pid and p.code is None}
             self.answer(connection, number, pid=os.getpid(), running=running)
             return
@@ -491,10 +492,10 @@ class Supervisor:
         process.start_time = read_start_time(process.pid)
         self.processes[process.id] = process
         self.by_pid[process.pid] = process
-        if process.kind != "exec":
-            names = ("id", "dir", "kind", "tty", "stdin_once", "oom", "pid", "start_time")
-            record = {name: getattr(process, name) for name in names}
-            record |= {"log": process.log_path, "stdin": process.has_stdin}
+        names = ("id", "dir", "kind", "tty", "stdin_once", "oom", "pid", "start_time")
+        record = {name: getattr(process, name) for name in names}
+        record |= {"log": process.log_path, "stdin": process.has_stdin}
+        with contextlib.suppress(OSError):
             write_json(os.path.join(process.dir, "process.json"), record)
 
     def become_exited(self, process: Process, code: int, *, known: bool = True) -> None:
@@ -620,7 +621,12 @@ class Supervisor:
                 raise ProcessLookupError
         except OSError:
             self.close(process)
-            self.become_exited(process, 137, known=False)
+            if process.kind != "exec":
+                self.become_exited(process, 137, known=False)
+            return
+        if process.kind == "exec":  # whoever asked for it has lost its streams
+            self.signal(process, signal.SIGKILL)
+            self.close(process)
             return
         if process.log_path:
             process.log = Log(process.log_path)

@@ -25,6 +25,7 @@ Json = dict[str, Any]
 ANSWER_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 10.0
 STREAM_LIMIT_BYTES = 1 << 20
+REAP_ATTEMPTS = 500
 RETRY_S = 0.1
 RETRY_LIMIT_S = 5.0
 log = logging.getLogger(__name__)
@@ -247,14 +248,23 @@ class SupervisorClient:
             raise TiphysError(f"the container supervisor did not start: see {log}")
 
     async def _reap(self) -> None:
-        child, self._child = self._child, 0
-        if child:
-            with contextlib.suppress(ChildProcessError):
-                await asyncio.to_thread(os.waitpid, child, 0)
+        """Collect the supervisor's exit: its socket closes a moment before it can be waited for."""
+        for _ in range(REAP_ATTEMPTS):
+            if not self._child or _has_ended(self._child):
+                break
+            await asyncio.sleep(0.002)
+        self._child = 0
 
     def kill(self) -> None:
         """kill -9 the supervisor (crash tests)."""
         os.kill(self.pid, signal.SIGKILL)
+
+
+def _has_ended(child: int) -> bool:
+    try:
+        return os.waitpid(child, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return True
 
 
 class ProcessRefused(TiphysError):
