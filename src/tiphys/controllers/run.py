@@ -25,6 +25,7 @@ from tiphys.controllers.podrange import pod_range_controller
 from tiphys.controllers.replicaset import replicaset_controller, replicationcontroller_controller
 from tiphys.controllers.serviceaccount import rootca_controller, serviceaccount_controller
 from tiphys.controllers.shared import Controller, Deps, Shared
+from tiphys.controllers.statefulset import statefulset_controller
 
 CONTROLLERS: Mapping[str, Callable[[Shared], Controller]] = {
     "serviceaccount": serviceaccount_controller,
@@ -41,6 +42,7 @@ CONTROLLERS: Mapping[str, Callable[[Shared], Controller]] = {
     "taint-eviction": taint_eviction_controller,
     "pod-garbage": pod_garbage_controller,
     "daemonset": daemonset_controller,
+    "statefulset": statefulset_controller,
     "job": job_controller,
     "ttl-after-finished": job_expiry_controller,
 }
