@@ -87,9 +87,9 @@ def environment(pod: BoundPod, container: Specced, sources: Sources) -> Environm
 
 
 def _take_all(result: dict[str, str], warnings: list[str], data: Mapping[str, str], prefix: str, source: str) -> None:
-    invalid = [key for key in sorted(data) if not _NAME.match(prefix + key)]
+    invalid = [prefix + key for key in sorted(data) if not _NAME.match(prefix + key)]
     for key in sorted(data):
-        if key not in invalid:
+        if prefix + key not in invalid:
             result[prefix + key] = data[key]
     if invalid:
         warnings.append(

@@ -181,7 +181,8 @@ def _plan_without_sandbox(pod: BoundPod, runtime: PodRuntime) -> Plan:
 
 
 def _anything_to_run(pod: BoundPod, runtime: PodRuntime) -> bool:
-    if any(should_restart(pod, c, runtime.newest(c.name)) for c in pod.spec.containers):
+    names = {c.name for c in runtime.running()}
+    if any(c.name in names or should_restart(pod, c, runtime.newest(c.name)) for c in pod.spec.containers):
         return not _init_failed(pod, runtime)
     return False
 

@@ -168,8 +168,11 @@ def _container_status(
     else:
         _describe_present(pod, container, current, runtime.previous(container.name), status, given)
     _describe_readiness(container, current, status, given, init=init)
-    if current is not None and "waiting" not in status["state"]:
+    if current is not None:
         _describe_settings(pod, container, current, status)
+    mounts = [_mount_status(m) for m in container.volume_mounts]
+    if mounts:
+        status["volumeMounts"] = mounts
     return status
 
 
@@ -296,9 +299,6 @@ def _describe_settings(pod: BoundPod, container: Specced, current: Container, st
     user = _user(pod, container)
     if user is not None and current.state is ContainerState.RUNNING:
         status["user"] = {"linux": user}
-    mounts = [_mount_status(m) for m in container.volume_mounts]
-    if mounts:
-        status["volumeMounts"] = mounts
 
 
 def _mount_status(mount: Any) -> Json:
