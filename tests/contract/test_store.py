@@ -248,6 +248,15 @@ async def test_stop_ends_watches_and_refuses_writes(store: Any) -> None:
     await store.stop()
 
 
+async def test_stop_writes_and_tells_what_was_queued(store: Any) -> None:
+    watching = asyncio.ensure_future(take(store, 1, 99))
+    commits = [asyncio.ensure_future(store.commit(put(f"/{number}"))) for number in range(5)]
+    await asyncio.sleep(0)
+    await store.stop()
+    assert sorted(await asyncio.gather(*commits)) == [2, 3, 4, 5, 6]
+    assert [event.revision for event in await watching] == [2, 3, 4, 5, 6]
+
+
 async def test_a_cancelled_commit_is_whole_or_absent(store: Any) -> None:
     task = asyncio.ensure_future(store.commit([Operation("/a", b"1"), Operation("/b", b"1")]))
     await asyncio.sleep(0)
