@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import os
 import ssl
-import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
@@ -152,6 +151,8 @@ def _tls_context(folder: Path, cluster: Mapping[str, Any], user: Mapping[str, An
     verify = not cluster.get("insecure-skip-tls-verify")
     if certificate is None or key is None:
         return client_context(ca, verify=verify)
+    import tempfile
+
     # The TLS library reads certificates from files only: private ones, for as long as it takes.
     with tempfile.TemporaryDirectory(prefix="tiphys-") as directory:
         paths = Path(directory, "tls.crt"), Path(directory, "tls.key")

@@ -5,7 +5,8 @@ makes one for each socket; the handler is called from here and never sees it. In
 time, at most `Limits.pipelined_requests` wait besides what one read of the socket held; a handler's failure becomes an
 answer, never a traceback at the client; a stream's stop function is called exactly once.
 
-This is the request boundary: `except Exception` stands here and nowhere else in this package.
+This is the request boundary: `except Exception` stands here, and in streams.py for what goes on after an upgrade.
+The file is long because parsing, the order of answers and deadlines are one state machine.
 
 Spec: RFC 9112; RFC 9110 section 10.1.1 (Expect), 7.8 (Upgrade).
 """
@@ -63,7 +64,7 @@ class Phase(enum.Enum):
     """Upgraded: the bytes belong to a session."""
 
 
-class HttpConnection(asyncio.Protocol):
+class HttpConnection(asyncio.BufferedProtocol):
     """See the module's docstring."""
 
     def __init__(self, server: HttpServer) -> None:
@@ -111,7 +112,7 @@ class HttpConnection(asyncio.Protocol):
         self._repeat_block: bytes | None = None
         self._repeat_headers: dict[str, str] = {}
 
-    # asyncio.Protocol
+    # asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -155,6 +156,16 @@ class HttpConnection(asyncio.Protocol):
             self._stream.flush()
         elif not self._busy:
             self._next()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return the server's buffer: it is filled and emptied within one callback, so all connections share it.
+
+        The plain protocol would have the TLS layer allocate 256 KiB for each read, which costs more than a request.
+        """
+        return self._server.read_view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._server.read_view[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         block = self._repeat_block
@@ -202,7 +213,8 @@ class HttpConnection(asyncio.Protocol):
             and data.endswith(b"\r\n\r\n")
             and not self._broken
             and not self._in_message
-            and self._headers.keys().isdisjoint(("content-length", "transfer-encoding", "expect", "connection"))
+            and self._headers.keys().isdisjoint(("content-length", "transfer-encoding", "expect", "upgrade"))
+            and self._headers.get("connection", "keep-alive").lower() == "keep-alive"
         ):
             self._repeat_block = data[data.index(b"\r\n") :]
             self._repeat_headers = self._headers

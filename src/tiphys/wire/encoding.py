@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -21,7 +20,17 @@ LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 GZIP_FROM_BYTES = 128 * 1024
 _GZIP_WBITS = 31
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+_PHRASES = {
+    200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 101: "Switching Protocols",
+    301: "Moved Permanently", 302: "Found", 303: "See Other", 304: "Not Modified", 307: "Temporary Redirect",
+    308: "Permanent Redirect", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
+    405: "Method Not Allowed", 406: "Not Acceptable", 408: "Request Timeout", 409: "Conflict", 410: "Gone",
+    412: "Precondition Failed", 413: "Request Entity Too Large", 415: "Unsupported Media Type",
+    422: "Unprocessable Entity", 429: "Too Many Requests", 431: "Request Header Fields Too Large",
+    500: "Internal Server Error", 501: "Not Implemented", 502: "Bad Gateway", 503: "Service Unavailable",
+    504: "Gateway Timeout",
+}  # fmt: skip
+"""Written out: importing the standard library's table costs more than the rest of this module."""
 _heads: dict[tuple[int, str], bytes] = {}
 """Beginnings of heads by status and content type; bounded because both come from this program's own tables."""
 _HEADS_LIMIT = 512
@@ -32,7 +41,7 @@ def encode_head(status: int, content_type: str, headers: Sequence[tuple[str, str
     key = (status, content_type)
     start = _heads.get(key)
     if start is None:
-        line = _STATUS_LINES.get(status, f"HTTP/1.1 {status} Status\r\n")
+        line = f"HTTP/1.1 {status} {_PHRASES.get(status, 'Status')}\r\n"
         if content_type:
             line += f"Content-Type: {_one_line(content_type)}\r\n"
         start = line.encode("latin-1", "replace")

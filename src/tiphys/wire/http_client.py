@@ -24,6 +24,7 @@ from tiphys.wire.upgraded import UpgradedConnection
 
 IDLE_LIMIT = 32
 BUFFER_BYTES = 256 * 1024
+READ_BYTES = 64 * 1024
 CONNECT_TIMEOUT_S = 10.0
 _REPEATABLE = frozenset({"GET", "HEAD"})
 
@@ -37,10 +38,12 @@ class WholeAnswer:
     body: bytes
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(asyncio.BufferedProtocol):
     """One connection and its current exchange."""
 
-    def __init__(self) -> None:
+    def __init__(self, read_view: memoryview) -> None:
+        self._read_view = read_view
+        """The pool's buffer: it is filled and emptied within one callback, so all its connections share it."""
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.closed = False
         self.raw: UpgradedConnection | None = None
@@ -103,10 +106,16 @@ class ClientConnection(asyncio.Protocol):
             self.transport.resume_reading()
         return data
 
-    # asyncio.Protocol
+    # asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._read_view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._read_view[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         if self.raw is not None:
@@ -245,6 +254,7 @@ class HttpPool:
         host_text = f"[{host}]" if ":" in host else host
         self._host_line = f"Host: {host_text}:{port}\r\n"
         self._closed = False
+        self._read_view = memoryview(bytearray(READ_BYTES))
 
     async def request(
         self,
@@ -336,7 +346,7 @@ class HttpPool:
             options = {"ssl": self._ssl_context, "server_hostname": self._server_name}
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             _, connection = await asyncio.get_running_loop().create_connection(
-                ClientConnection, self.host, self.port, **options
+                lambda: ClientConnection(self._read_view), self.host, self.port, **options
             )
         _keep_alive(connection.transport)
         return connection

@@ -15,7 +15,6 @@ import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email.utils import formatdate
 from typing import Any
 
 from tiphys.wire.connection import HttpConnection
@@ -25,6 +24,9 @@ from tiphys.wire.step import Stepper
 
 log = logging.getLogger(__name__)
 
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+READ_BYTES = 64 * 1024
 TICK_S = 1.0
 """How often deadlines are looked at; they are that exact."""
 
@@ -58,6 +60,7 @@ class HttpServer:
     ) -> None:
         self.handler = handler
         self.limits = limits if limits is not None else Limits()
+        self.read_view = memoryview(bytearray(READ_BYTES))
         self._ssl_context = ssl_context
         self._servers: list[asyncio.Server] = []
         self.connections: dict[HttpConnection, None] = {}
@@ -142,7 +145,12 @@ class HttpServer:
         self._ticker = self.loop.call_later(TICK_S, self._on_tick)
 
     def _set_date(self) -> None:
-        self.date = b"Date: %b\r\n" % formatdate(time.time(), usegmt=True).encode()
+        # Names are written out: strftime's follow the locale.
+        now = time.gmtime()
+        text = (
+            f"{_DAYS[now.tm_wday]}, {now.tm_mday:02} {_MONTHS[now.tm_mon - 1]} {time.strftime('%Y %H:%M:%S', now)} GMT"
+        )
+        self.date = f"Date: {text}\r\n".encode()
 
     # For connections
 
