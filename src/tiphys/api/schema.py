@@ -17,7 +17,17 @@ from typing import Any
 import orjson
 
 from tiphys.api import schemanode as nodes
-from tiphys.api.definitions import INT_OR_STRING, MICRO_TIME, QUANTITY, TIME, Definitions, referenced
+from tiphys.api.definitions import (
+    INT_OR_STRING,
+    MICRO_TIME,
+    OBJECT_META,
+    QUANTITY,
+    TIME,
+    Definitions,
+    load_definitions,
+    referenced,
+    supported_versions,
+)
 from tiphys.api.gotypes import package_of, string_type
 from tiphys.api.kind import DecodeResult, JsonObject, Schema
 from tiphys.api.quickcheck import QuickCheck
@@ -108,6 +118,16 @@ def _compiler(definitions: Definitions) -> Compiler:
     if compiler is None or compiler.definitions is not definitions:
         compiler = _compilers[id(definitions)] = Compiler(definitions)
     return compiler
+
+
+def metadata_node() -> nodes.Node:
+    """Return the node of metav1.ObjectMeta, which custom resources share with built-in kinds.
+
+    It comes from the definitions that are loaded already, so that a cluster of an older version loads no others.
+    """
+    loaded = next(iter(_compilers.values()), None)
+    compiler = loaded or _compiler(load_definitions(supported_versions()[-1]))
+    return compiler.named(OBJECT_META)
 
 
 class ObjectSchema:

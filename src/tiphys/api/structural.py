@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tiphys.api import schemanode as nodes
-from tiphys.api.definitions import OBJECT_META, load_definitions, supported_versions
 from tiphys.api.kind import DecodeResult, JsonObject
 from tiphys.api.patch import copy_json
+from tiphys.api.schema import metadata_node
 from tiphys.api.valuevalidation import validate_value
 from tiphys.base.errors import Cause
 
@@ -52,7 +52,7 @@ class CustomNode(nodes.Node):
         if root or schema.get(_EMBEDDED):
             self.fields["apiVersion"] = nodes.StringNode()
             self.fields["kind"] = nodes.StringNode()
-            self.fields["metadata"] = _metadata_node()
+            self.fields["metadata"] = metadata_node()
             self.kind = "struct"
         if self.item is not None and not schema.get("x-kubernetes-list-type"):
             self.list_type = "atomic"
@@ -131,13 +131,6 @@ class CustomNode(nodes.Node):
 
 
 _UNKNOWN = nodes.Node()
-
-
-def _metadata_node() -> nodes.Node:
-    """Return the node of metav1.ObjectMeta, which custom resources share with built-in kinds."""
-    from tiphys.api.schema import compile_schema
-
-    return compile_schema(load_definitions(supported_versions()[-1]), OBJECT_META).root
 
 
 class StructuralSchema:
