@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tiphys.api.causes import invalid_value, not_supported, required
 from tiphys.api.kind import Context, JsonObject, Strategy
+from tiphys.api.selectors import validate_label_selector
 from tiphys.api.strategies.fields import (
     check_at_most_100_percent,
     check_nonnegative,
@@ -20,7 +21,7 @@ from tiphys.api.strategies.fields import (
     spec_of,
 )
 from tiphys.api.strategies.pod_defaults import default_pod_template
-from tiphys.api.strategies.pod_template import check_always_restarts, check_selected_template, check_selector
+from tiphys.api.strategies.pod_template import check_always_restarts, check_template, check_template_labels
 from tiphys.api.strategies.pod_warnings import warn_template
 from tiphys.base.errors import Cause
 
@@ -42,9 +43,13 @@ def default(daemon_set: JsonObject) -> None:
 def validate(daemon_set: JsonObject, context: Context) -> list[Cause]:
     causes: list[Cause] = []
     spec = spec_of(daemon_set)
-    check_selector(causes, spec, "spec", "empty selector is invalid for daemonset")
-    check_selected_template(causes, spec, context, "spec")
-    check_always_restarts(causes, spec, "spec")
+    selector = spec.get("selector")
+    causes += validate_label_selector(selector, "spec.selector")
+    check_template_labels(causes, spec, "spec")
+    if selector is not None and not selector.get("matchLabels") and not selector.get("matchExpressions"):
+        causes.append(invalid_value("spec.selector", selector, "empty selector is invalid for daemonset"))
+    check_template(causes, spec.get("template") or {}, context, "spec.template")
+    check_always_restarts(causes, spec, "spec", "DaemonSet")
     check_nonnegative(causes, "spec.minReadySeconds", spec.get("minReadySeconds"))
     _check_strategy(causes, spec.get("updateStrategy") or {}, "spec.updateStrategy")
     check_nonnegative(causes, "spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"))

@@ -50,7 +50,7 @@ def validate(deployment: JsonObject, context: Context) -> list[Cause]:
     check_nonnegative(causes, "spec.replicas", spec.get("replicas"))
     check_selector(causes, spec, "spec", _EMPTY)
     check_selected_template(causes, spec, context, "spec")
-    check_always_restarts(causes, spec, "spec")
+    check_always_restarts(causes, spec, "spec", "ReplicaSet")
     _check_strategy(causes, spec.get("strategy") or {}, "spec.strategy")
     ready_s = spec.get("minReadySeconds") or 0
     check_nonnegative(causes, "spec.minReadySeconds", ready_s)

@@ -77,7 +77,8 @@ def validate_definition(definition: JsonObject, context: Context) -> list[Cause]
     _check_versions(causes, spec.get("versions") or [])
     _check_names(causes, told, "spec.names")
     _check_conversion(causes, spec.get("conversion") or {})
-    _check_approval(causes, metadata, group)
+    if context.creating:
+        _check_approval(causes, metadata, group)
     return causes
 
 
@@ -138,7 +139,7 @@ def _check_conversion(causes: list[Cause], conversion: JsonObject) -> None:
 
 def _check_approval(causes: list[Cause], metadata: JsonObject, group: str) -> None:
     """Groups of the Kubernetes community need an annotation with the approval."""
-    if not f".{group}".endswith(_PROTECTED) or metadata.get("resourceVersion"):
+    if not f".{group}".endswith(_PROTECTED):
         return
     value = (metadata.get("annotations") or {}).get(_APPROVAL)
     path = f"metadata.annotations[{_APPROVAL}]"

@@ -38,7 +38,8 @@ def validate_ingress(ingress: JsonObject, context: Context) -> list[Cause]:
     rules = spec.get("rules") or []
     backend = spec.get("defaultBackend")
     if not rules and backend is None:
-        causes.append(invalid_value("spec", rules or None, "either `defaultBackend` or `rules` must be specified"))
+        detail = "Invalid value: null: either `defaultBackend` or `rules` must be specified"
+        causes.append(Cause("FieldValueInvalid", "spec", detail))
     if backend is not None:
         _check_backend(causes, backend, "spec.defaultBackend")
     for index, rule in enumerate(rules):
@@ -52,8 +53,7 @@ def validate_ingress(ingress: JsonObject, context: Context) -> list[Cause]:
     if name is not None:
         check_text(causes, "spec.ingressClassName", name, names.validate_dns_subdomain)
     annotation = ((ingress.get("metadata") or {}).get("annotations") or {}).get(_CLASS_ANNOTATION)
-    created = not (ingress.get("metadata") or {}).get("resourceVersion")
-    if created and annotation is not None and name is not None:
+    if context.creating and annotation is not None and name is not None:
         causes.append(
             invalid_value(
                 f"annotations.{_CLASS_ANNOTATION}", annotation, "can not be set when the class field is also set"

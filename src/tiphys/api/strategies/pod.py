@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tiphys.api.causes import forbidden, immutable, invalid_value
+from tiphys.api.causes import forbidden, immutable, invalid_value, render
 from tiphys.api.kind import Context, JsonObject, Strategy
 from tiphys.api.names import range_message, validate_qualified_name
 from tiphys.api.qos import qos_class
@@ -113,8 +113,8 @@ def validate(pod: JsonObject, context: Context) -> list[Cause]:
     if metadata.get("annotations"):
         _check_annotations(causes, metadata["annotations"], spec)
     check_pod_spec(causes, spec, context, "spec", in_pod=True, pod_name=metadata.get("name") or "")
-    if "uid" not in metadata or not metadata.get("resourceVersion"):
-        _check_creation(causes, spec, metadata)
+    if context.creating:
+        _check_creation(causes, spec)
     return causes
 
 
@@ -137,8 +137,8 @@ def _is_int32(text: str) -> bool:
         return False
 
 
-def _check_creation(causes: list[Cause], spec: JsonObject, metadata: JsonObject) -> None:
-    """What holds of a new pod only. A pod that has been stored has a resource version."""
+def _check_creation(causes: list[Cause], spec: JsonObject) -> None:
+    """What holds of a new pod only."""
     if spec.get("ephemeralContainers"):
         causes.append(forbidden("spec.ephemeralContainers", "cannot be set on create"))
     if spec.get("nodeName") and spec.get("schedulingGates"):
@@ -243,7 +243,7 @@ def _spec_difference(causes: list[Cause], now: JsonObject, was: JsonObject) -> s
         if field in ("containers", "initContainers"):
             new = _with_images_of(new, old)
         if new != old and (new or old):
-            lines += [f"- \t{field}: {old!r},", f"+ \t{field}: {new!r},"]
+            lines += [f"- \t{field}: {render(old)},", f"+ \t{field}: {render(new)},"]
     return "  core.PodSpec{\n" + "\n".join(lines) + "\n  }\n" if lines else ""
 
 

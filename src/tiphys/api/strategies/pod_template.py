@@ -20,16 +20,20 @@ MISMATCH = "`selector` does not match template `labels`"
 
 def check_template(causes: list[Cause], template: JsonObject, context: Context, path: str) -> None:
     """Check a defaulted template: its labels, annotations and spec."""
+    check_template_metadata(causes, template, path)
+    spec = template.get("spec") or {}
+    check_pod_spec(causes, spec, context, f"{path}.spec", in_pod=False)
+    if spec.get("ephemeralContainers"):
+        causes.append(forbidden(f"{path}.spec.ephemeralContainers", "ephemeral containers not allowed in pod template"))
+
+
+def check_template_metadata(causes: list[Cause], template: JsonObject, path: str) -> None:
     metadata = template.get("metadata") or {}
     for key, value in (metadata.get("labels") or {}).items():
         check_text(causes, f"{path}.labels", key, validate_qualified_name)
         check_text(causes, f"{path}.labels", value, validate_label_value)
     for key in metadata.get("annotations") or ():
         check_text(causes, f"{path}.annotations", key.lower(), validate_qualified_name)
-    spec = template.get("spec") or {}
-    check_pod_spec(causes, spec, context, f"{path}.spec", in_pod=False)
-    if spec.get("ephemeralContainers"):
-        causes.append(forbidden(f"{path}.spec.ephemeralContainers", "ephemeral containers not allowed in pod template"))
 
 
 def check_selector(causes: list[Cause], spec: JsonObject, path: str, empty_detail: str) -> None:
@@ -69,22 +73,26 @@ def _expression_matches(expression: JsonObject, labels: dict[str, str]) -> bool:
     return True
 
 
-def check_selected_template(
-    causes: list[Cause], spec: JsonObject, context: Context, path: str, *, match: bool = True
-) -> None:
-    """Check the template of a workload that keeps pods running: the selector selects it and pods always restart."""
-    template = spec.get("template") or {}
-    labels = (template.get("metadata") or {}).get("labels") or {}
-    if match and not selector_matches(spec.get("selector"), labels):
+def check_template_labels(causes: list[Cause], spec: JsonObject, path: str) -> None:
+    """The selector selects the template. A selector that is absent selects nothing, an empty one everything."""
+    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
+    selector = spec.get("selector")
+    if selector is None or not selector_matches(selector, labels):
         causes.append(invalid_value(f"{path}.template.metadata.labels", labels, MISMATCH))
-    check_template(causes, template, context, f"{path}.template")
 
 
-def check_always_restarts(causes: list[Cause], spec: JsonObject, path: str) -> None:
+def check_selected_template(causes: list[Cause], spec: JsonObject, context: Context, path: str) -> None:
+    """Check the template of a workload that keeps pods running: the selector selects it and it is good."""
+    check_template_labels(causes, spec, path)
+    check_template(causes, spec.get("template") or {}, context, f"{path}.template")
+
+
+def check_always_restarts(causes: list[Cause], spec: JsonObject, path: str, kind: str) -> None:
+    """The pods of a workload that keeps them running always restart. `kind` is named in the complaint."""
     pod = (spec.get("template") or {}).get("spec") or {}
     policy = pod.get("restartPolicy")
     if policy != "Always":
         causes.append(not_supported(f"{path}.template.spec.restartPolicy", policy or "", ("Always",)))
     if pod.get("activeDeadlineSeconds") is not None:
-        kind_detail = "activeDeadlineSeconds in ReplicaSet is not Supported"
-        causes.append(forbidden(f"{path}.template.spec.activeDeadlineSeconds", kind_detail))
+        detail = f"activeDeadlineSeconds in {kind} is not Supported"
+        causes.append(forbidden(f"{path}.template.spec.activeDeadlineSeconds", detail))

@@ -54,7 +54,7 @@ def validate_replica_set(replica_set: JsonObject, context: Context) -> list[Caus
         causes.append(required("spec.template"))
         return causes
     check_selected_template(causes, spec, context, "spec")
-    check_always_restarts(causes, spec, "spec")
+    check_always_restarts(causes, spec, "spec", "ReplicaSet")
     return causes
 
 
@@ -122,7 +122,7 @@ def validate_replication_controller(controller: JsonObject, context: Context) ->
     if not selector_matches({"matchLabels": spec.get("selector") or {}}, labels):
         causes.append(invalid_value("spec.template.metadata.labels", labels, MISMATCH))
     check_template(causes, template, context, "spec.template")
-    check_always_restarts(causes, spec, "spec")
+    check_always_restarts(causes, spec, "spec", "ReplicationController")
     return causes
 
 

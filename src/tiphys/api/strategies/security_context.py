@@ -173,4 +173,4 @@ def check_host_users(causes: list[Cause], spec: JsonObject, path: str) -> None:
         return
     for field, told in (("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")):
         if spec.get(field):
-            causes.append(forbidden(f"{path}.{told}", "when `hostUsers` is false"))
+            causes.append(forbidden(f"{path}.{told}", "when `pod.Spec.HostUsers` is false"))

@@ -23,7 +23,12 @@ from tiphys.api.strategies.fields import (
 )
 from tiphys.api.strategies.persistent_volume_claim import default_claim
 from tiphys.api.strategies.pod_defaults import default_pod_template
-from tiphys.api.strategies.pod_template import check_always_restarts, check_selected_template, check_selector
+from tiphys.api.strategies.pod_template import (
+    check_always_restarts,
+    check_selector,
+    check_template_labels,
+    check_template_metadata,
+)
 from tiphys.api.strategies.pod_warnings import warn_template
 from tiphys.base.errors import Cause
 
@@ -78,8 +83,10 @@ def validate(stateful_set: JsonObject, context: Context) -> list[Cause]:
     if ordinals is not None:
         check_nonnegative(causes, "spec.ordinals.start", ordinals.get("start"))
     check_selector(causes, spec, "spec", "empty selector is invalid for statefulset")
-    check_selected_template(causes, spec, context, "spec")
-    check_always_restarts(causes, spec, "spec")
+    check_template_labels(causes, spec, "spec")
+    # The pod's spec itself is checked when a pod is made: its mounts may name the volumes of the claim templates.
+    check_template_metadata(causes, spec.get("template") or {}, "spec.template")
+    check_always_restarts(causes, spec, "spec", "StatefulSet")
     check_nonnegative(causes, "spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"))
     return causes
 
