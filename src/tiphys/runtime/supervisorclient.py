@@ -26,6 +26,7 @@ ANSWER_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 10.0
 STREAM_LIMIT_BYTES = 1 << 20
 REAP_ATTEMPTS = 500
+REPEATABLE = frozenset({"hello", "signal", "reopen", "resize"})
 RETRY_S = 0.1
 RETRY_LIMIT_S = 5.0
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class SupervisorClient:
             self._control = await Connection.open(self._socket)
         self._listener = asyncio.create_task(self._listen(self._control), name="supervisor answers")
         self._up.set()
-        hello = await self.request("hello")
+        hello = await self._request_once("hello")
         self.pid = hello["pid"]
         return dict(hello["running"])
 
@@ -133,7 +134,14 @@ class SupervisorClient:
         return self._control is not None
 
     async def request(self, operation: str, **fields: Any) -> Json:
-        """Send a request on the control connection; return the answer, which may hold `error`."""
+        """Send a request on the control connection; return the answer, which may hold `error`. What may be said twice
+        is said again when the supervisor was killed meanwhile; for the rest SupervisorLost is raised."""
+        if operation in REPEATABLE:
+            with contextlib.suppress(SupervisorLost):
+                return await self._request_once(operation, **fields)
+        return await self._request_once(operation, **fields)
+
+    async def _request_once(self, operation: str, **fields: Any) -> Json:
         control = await self._wait_until_up()
         self._number += 1
         number = self._number
@@ -147,6 +155,8 @@ class SupervisorClient:
             raise SupervisorLost(f"the container supervisor did not answer to {operation}: {error}") from error
         finally:
             self._answers.pop(number, None)
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # seen: sending may have failed first
 
     async def _wait_until_up(self) -> Connection:
         try:
