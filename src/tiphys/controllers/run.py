@@ -11,8 +11,11 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from tiphys.client.queue import run_workers
+from tiphys.controllers.clusterrole import clusterrole_controller
+from tiphys.controllers.cronjob import cronjob_controller
 from tiphys.controllers.daemonset import daemonset_controller
 from tiphys.controllers.deployment import deployment_controller
+from tiphys.controllers.disruption import disruption_controller
 from tiphys.controllers.endpointslice import endpoints_controller, endpointslice_controller
 from tiphys.controllers.eviction import taint_eviction_controller
 from tiphys.controllers.garbage import garbage_controller
@@ -44,6 +47,9 @@ CONTROLLERS: Mapping[str, Callable[[Shared], Controller]] = {
     "daemonset": daemonset_controller,
     "statefulset": statefulset_controller,
     "job": job_controller,
+    "cronjob": cronjob_controller,
+    "disruption": disruption_controller,
+    "clusterrole-aggregation": clusterrole_controller,
     "ttl-after-finished": job_expiry_controller,
 }
 

@@ -1,0 +1,86 @@
+"""Property tests of rollout arithmetic: whatever the sizes, bounds and timing, a rolling update keeps its promises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiphys.controllers import rollout
+from tiphys.controllers.views import Deployment, ReplicaSet
+
+
+@dataclass
+class Model:
+    """A ReplicaSet as its controller would drive it: `available` follows `size` as the test lets it."""
+
+    name: str
+    size: int
+    available: int
+    created: int
+    annotations: dict[str, str]
+
+    def view(self) -> ReplicaSet:
+        return msgspec.convert(
+            {
+                "metadata": {
+                    "name": self.name,
+                    "uid": self.name,
+                    "creationTimestamp": f"2026-01-01T00:00:{self.created:02}Z",
+                    "annotations": self.annotations,
+                },
+                "spec": {"replicas": self.size},
+                "status": {"availableReplicas": self.available, "replicas": self.size},
+            },
+            ReplicaSet,
+        )
+
+
+def deployment(replicas: int, surge: Any, unavailable: Any) -> Deployment:
+    rolling = {"maxSurge": surge, "maxUnavailable": unavailable}
+    spec = {"replicas": replicas, "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling}}
+    return msgspec.convert({"metadata": {"name": "d"}, "spec": spec}, Deployment)
+
+
+counts = st.integers(0, 20)
+percents = st.integers(0, 100).map(lambda n: f"{n}%")
+
+
+@given(st.integers(1, 30), st.one_of(counts, percents), st.one_of(counts, percents), st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_rolling_update_stays_in_its_bounds_and_ends(replicas: int, surge: Any, unavailable: Any, data: Any) -> None:
+    d = deployment(replicas, surge, unavailable)
+    max_surge, max_unavailable = rollout.bounds(d)
+    old = Model("old", replicas, replicas, 1, {})
+    new = Model("new", 0, 0, 2, {})
+    for _ in range(40 * replicas + 40):
+        views = {m.name: m.view() for m in (old, new)}
+        step = rollout.plan_new(d, [*views.values()], views["new"])
+        steps = [step] if step else rollout.plan_old(d, [*views.values()], [views["old"]], views["new"])
+        for scale in steps:
+            model = old if scale.replicaset.metadata.name == "old" else new
+            model.size = scale.replicas
+            model.available = min(model.available, model.size)
+        assert old.size + new.size <= replicas + max_surge
+        assert old.available + new.available >= replicas - max_unavailable
+        if new.available < new.size:
+            new.available += data.draw(st.integers(0 if data.draw(st.booleans()) else 1, new.size - new.available))
+        if old.size == 0 and new.size == new.available == replicas:
+            return
+    raise AssertionError(f"never ends: old {old}, new {new}")
+
+
+@given(st.integers(1, 50), st.integers(0, 50), st.lists(st.integers(1, 20), min_size=2, max_size=5), st.integers(0, 10))
+@settings(max_examples=150, deadline=None)
+def test_a_resize_in_the_middle_is_shared_out_exactly(was: int, now: int, sizes: list[int], surge: int) -> None:
+    total = sum(sizes)
+    annotations = {rollout.DESIRED: str(was), rollout.MAXIMUM: str(total)}
+    sets = [Model(f"rs{n}", size, 0, n, annotations).view() for n, size in enumerate(sizes)]
+    d = deployment(now, surge, 1)
+    steps = rollout.plan_resize(d, sets, sets[:-1], sets[-1])
+    allowed = now + rollout.bounds(d)[0] if now else 0
+    assert all(step.replicas >= 0 for step in steps)
+    assert sum(step.replicas for step in steps) == allowed
