@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiphys.wire.http_client import HttpPool
-from tiphys.wire.message import Answer, Request
+from tiphys.wire.message import Answer, Connection, Request, Upgrade
 from tiphys.wire.server import HttpServer
 from tiphys.wire.spdy import (
     DataReceived,
@@ -294,3 +294,37 @@ def test_garbage_on_a_session_ends_only_that_session(garbage: bytes, kind: str) 
         assert not failures
 
     asyncio.run(run())
+
+
+async def test_a_session_is_spliced_through_a_server_that_understands_nothing_of_it() -> None:
+    """As the API server does towards a kubelet: open the same upgrade behind, then copy bytes both ways."""
+    async with serving() as behind:
+
+        async def handler(request: Request) -> Answer:
+            names = ("connection", "upgrade", "sec-websocket-key", "sec-websocket-version", "sec-websocket-protocol")
+            headers = {name: request.headers[name] for name in names if name in request.headers}
+            status, answered, remote = await behind.open_upgrade(request.method, request.raw_path, headers)
+            assert status == 101
+            assert not isinstance(remote, bytes)
+
+            async def copy(source: Connection, target: Connection) -> None:
+                while data := await source.read():
+                    await target.write(data)
+                target.close()
+
+            async def run(client: Connection) -> None:
+                await asyncio.gather(copy(client, remote), copy(remote, client))
+
+            passed = [(name, value) for name, value in answered.items() if name.startswith("sec-")]
+            return Upgrade("websocket", run, passed)
+
+        front = HttpServer(handler)
+        pool = HttpPool("127.0.0.1", await front.start("127.0.0.1", 0))
+        command = await RemoteCommand.open(pool, "/exec", {})
+        await command.write_stdin(b"z" * 500_000)
+        await command.close_stdin()
+        assert await gather(command) == {1: b"z" * 500_000, 2: b"500000 bytes"}
+        assert command.status() == SUCCESS
+        await command.close()
+        await pool.close()
+        await front.stop(1)
