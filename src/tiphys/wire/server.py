@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tiphys.base.clock import Clock, SystemClock
 from tiphys.wire.connection import HttpConnection
 from tiphys.wire.message import Handler
 from tiphys.wire.sink import StreamSink
@@ -56,8 +57,14 @@ class HttpServer:
     """Serves one handler on any number of sockets. Not restartable."""
 
     def __init__(
-        self, handler: Handler, *, ssl_context: ssl.SSLContext | None = None, limits: Limits | None = None
+        self,
+        handler: Handler,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock if clock is not None else SystemClock()
         self.handler = handler
         self.limits = limits if limits is not None else Limits()
         self.read_view = memoryview(bytearray(READ_BYTES))
@@ -146,7 +153,7 @@ class HttpServer:
 
     def _set_date(self) -> None:
         # Names are written out: strftime's follow the locale.
-        now = time.gmtime()
+        now = time.gmtime(self._clock.now_s())
         text = (
             f"{_DAYS[now.tm_wday]}, {now.tm_mday:02} {_MONTHS[now.tm_mon - 1]} {time.strftime('%Y %H:%M:%S', now)} GMT"
         )

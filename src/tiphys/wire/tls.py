@@ -19,6 +19,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tiphys.base.clock import SystemClock
+
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -187,7 +189,7 @@ def _subject(common_name: str, organizations: Sequence[str]) -> x509.Name:
 def _builder(subject: x509.Name, issuer: x509.Name, key: EllipticCurvePrivateKey, days: int) -> x509.CertificateBuilder:
     from cryptography import x509
 
-    now = datetime.now(UTC)
+    now = datetime.fromtimestamp(SystemClock().now_s(), UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
