@@ -6,8 +6,9 @@
     <run_dir>           the supervisor's socket, the OCI runtime's state, the directories of running execs
 
 Input is the kubelet's calls and the supervisor's exits; output is states, events and streams. Containers are created
-here (overlay mounted, spec written) and run by one call of the OCI runtime at their start. Ordering that a crash
+by bundle.py (overlay mounted, spec written) and run by one call of the OCI runtime at their start. Ordering that a crash
 cannot break: make, then record; on removal forget the record first, so what is left is half made and goes at start.
+One class and longer than other files because the interface is one; what decides is in the modules around it.
 
 Spec: CRI v1.
 """
@@ -29,7 +30,7 @@ from typing import Any
 from tiphys.base.clock import Clock, Randomness
 from tiphys.base.errors import TiphysError
 from tiphys.runtime import sandbox as sandboxes
-from tiphys.runtime import syscalls
+from tiphys.runtime.bundle import make_bundle, measure_directory, observe_machine, remove_bundle
 from tiphys.runtime.cgroups import detect_cgroups
 from tiphys.runtime.embeddedstate import (
     ContainerEntry,
@@ -38,7 +39,6 @@ from tiphys.runtime.embeddedstate import (
     load_sandbox,
     lost_exit,
     read_exit,
-    save_container,
     save_sandbox,
     write_record,
 )
@@ -64,9 +64,7 @@ from tiphys.runtime.interface import (
 )
 from tiphys.runtime.ocibinary import find_oci_binary, read_error
 from tiphys.runtime.podnetwork import PodNetwork
-from tiphys.runtime.spec import ALL_CAPABILITIES, Machine, Place, plan_spec
 from tiphys.runtime.supervisorclient import ProcessRefused, SupervisedStream, SupervisorClient, SupervisorLost
-from tiphys.runtime.users import make_working_directory, resolve_user
 
 KILL_TIMEOUT_S = 10.0
 START_ATTEMPTS = 3
@@ -142,7 +140,14 @@ class EmbeddedRuntime:
 
     async def remove_all(self) -> None:
         """Remove every container, sandbox, mount, namespace and cgroup, and end the supervisor. Images stay."""
-        await asyncio.gather(*(self.remove_pod_sandbox(sandbox_id) for sandbox_id in list(self._sandboxes)))
+        removals = [self.remove_pod_sandbox(sandbox_id) for sandbox_id in list(self._sandboxes)]
+        failures = [
+            str(outcome)
+            for outcome in await asyncio.gather(*removals, return_exceptions=True)
+            if isinstance(outcome, OSError | TiphysError)
+        ]
+        if failures:
+            raise TiphysError(f"{len(failures)} pods could not be removed; run it again: {failures[0]}")
         for parent in sorted(self._cgroup_parents, reverse=True):
             await asyncio.to_thread(self._cgroups.remove_empty, parent)
         self._cgroup_parents_file.unlink(missing_ok=True)
@@ -259,82 +264,17 @@ class EmbeddedRuntime:
         container_id = self._new_id()
         directory = self._container_root / container_id
         try:
-            entry = await asyncio.to_thread(self._make_container, sandbox, container_id, directory, config)
+            entry = await asyncio.to_thread(
+                make_bundle, self.images, self._machine, sandbox, directory, config, self._clock.now_s()
+            )
         except BaseException as error:
-            await asyncio.to_thread(self._remove_container_directory, directory)
+            await asyncio.to_thread(remove_bundle, directory)
             if isinstance(error, OSError | TiphysError) and not isinstance(error, RuntimeFailed):
                 raise RuntimeFailed("CreateContainerError", f"failed to create container: {error}") from error
             raise
         self._containers[container_id] = entry
         self._publish(sandbox_id, container_id, "CREATED")
         return container_id
-
-    def _make_container(
-        self, sandbox: SandboxEntry, container_id: str, directory: Path, config: ContainerConfig
-    ) -> ContainerEntry:
-        record = self.images.find(config.image)
-        if record is None:
-            raise RuntimeFailed("CreateContainerError", f'failed to resolve image "{config.image}": not found')
-        image = self.images.run_config(record.id)
-        directory.mkdir(mode=0o700)
-        rootfs = directory / "rootfs"
-        for name in ("rootfs", "upper", "work"):
-            (directory / name).mkdir(mode=0o755)
-        lower = self.images.layer_directories(record)[::-1] or [str(self._empty_layer())]
-        shutil.copystat(lower[0], directory / "upper")
-        syscalls.mount_overlay(str(rootfs), lower, str(directory / "upper"), str(directory / "work"))
-        for mount in config.mounts:
-            if not os.path.exists(mount.host_path):
-                os.makedirs(mount.host_path, mode=0o755)
-        user = resolve_user(str(rootfs), image.user, config.security)
-        pod = sandbox.config
-        place = Place(
-            rootfs=str(rootfs),
-            cgroup=f"{sandbox.cgroup}/{container_id}",
-            namespaces=self._plan_namespaces(sandbox, config),
-            shm="" if pod.host_ipc else str(sandbox.directory / "shm"),
-            resolv_conf=str(sandbox.directory / "resolv.conf"),
-            hostname_file=str(sandbox.directory / "hostname"),
-        )
-        spec = plan_spec(config, pod, image, user, place, self._machine)
-        make_working_directory(str(rootfs), spec["process"]["cwd"], user)
-        (directory / "config.json").write_text(json.dumps(spec))
-        log_path = os.path.join(pod.log_directory, config.log_path) if pod.log_directory and config.log_path else ""
-        status = Container(
-            id=container_id,
-            sandbox_id=sandbox.status.id,
-            name=config.name,
-            attempt=config.attempt,
-            state=ContainerState.CREATED,
-            image=config.image,
-            image_id=record.id,
-            created_at_s=self._clock.now_s(),
-            log_path=log_path,
-            labels=dict(config.labels),
-            annotations=dict(config.annotations),
-        )
-        entry = ContainerEntry(status, directory, place.cgroup, parse_signal(image.stop_signal))
-        save_container(entry)
-        write_record(
-            directory / "streams.json", {"tty": config.tty, "stdin": config.stdin, "stdin_once": config.stdin_once}
-        )
-        return entry
-
-    def _plan_namespaces(self, sandbox: SandboxEntry, config: ContainerConfig) -> Mapping[str, str]:
-        pod = sandbox.config
-        namespaces = {"mount": "", **{kind: path for kind, path in sandbox.namespaces.items() if kind != "pid"}}
-        if self._cgroups.unified:
-            namespaces["cgroup"] = ""
-        if config.security.pid_mode == "NODE" or pod.host_pid:
-            return namespaces
-        if config.security.pid_mode == "POD" or pod.share_process_namespace:
-            return namespaces | {"pid": sandbox.namespaces.get("pid", "")}
-        return namespaces | {"pid": ""}
-
-    def _empty_layer(self) -> Path:
-        path = self._container_root.parent / "empty"
-        path.mkdir(exist_ok=True)
-        return path
 
     async def start_container(self, container_id: str) -> None:
         entry = self._container(container_id)
@@ -428,7 +368,7 @@ class EmbeddedRuntime:
             await entry.cleanup
         (entry.directory / "container.json").unlink(missing_ok=True)
         self._containers.pop(container_id, None)
-        await asyncio.to_thread(self._remove_container_directory, entry.directory)
+        await asyncio.to_thread(remove_bundle, entry.directory)
         self._publish(entry.status.sandbox_id, container_id, "DELETED")
 
     async def list_containers(self, sandbox_id: str = "") -> Sequence[Container]:
@@ -626,7 +566,7 @@ class EmbeddedRuntime:
             container = load_container(directory, running, self._clock.now_s())
             if container is None or container.status.sandbox_id not in self._sandboxes:
                 self._kill_half_made(directory)
-                self._remove_container_directory(directory)
+                remove_bundle(directory)
             else:
                 self._containers[directory.name] = container
 
@@ -639,12 +579,6 @@ class EmbeddedRuntime:
         self._cgroups.kill(cgroup)
         self._cgroups.remove(cgroup)
         shutil.rmtree(self._binary.state / directory.name, ignore_errors=True)
-
-    @staticmethod
-    def _remove_container_directory(directory: Path) -> None:
-        if directory.exists():
-            syscalls.unmount(str(directory / "rootfs"))
-            shutil.rmtree(directory, ignore_errors=True)
 
     def _new_id(self) -> str:
         return (self._random.uid() + self._random.uid()).replace("-", "")
@@ -670,34 +604,3 @@ class EmbeddedRuntime:
 
     def _publish(self, sandbox_id: str, container_id: str, type_: str) -> None:
         self._events.publish(ContainerEvent(sandbox_id, container_id, type_))  # type: ignore[arg-type]
-
-
-def observe_machine(unified: bool, seccomp_directory: str) -> Machine:
-    """Return what this process may give to containers."""
-    status = Path("/proc/self/status").read_text()
-    capabilities = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapBnd"))
-    floor = -1000
-    if not capabilities >> ALL_CAPABILITIES.index("CAP_SYS_RESOURCE") & 1:
-        floor = int(Path("/proc/self/oom_score_adj").read_text())
-        log.info("without CAP_SYS_RESOURCE no container gets an oom_score_adj below %d", floor)
-    return Machine(capabilities, floor, unified, seccomp_directory)
-
-
-def parse_signal(text: str) -> int:
-    """Return the number of an image's STOPSIGNAL; SIGTERM when it has none or an unknown one."""
-    if text.isdigit():
-        return int(text)
-    name = text.upper() if text.upper().startswith("SIG") else f"SIG{text.upper()}"
-    if name.startswith("SIGRTMIN+"):
-        return signal.SIGRTMIN + int(name.removeprefix("SIGRTMIN+"))
-    return int(signal.Signals[name]) if name in signal.Signals.__members__ else int(signal.SIGTERM)
-
-
-def measure_directory(path: Path) -> int:
-    """Return the bytes that files below a directory take on disk."""
-    total = 0
-    for directory, _, names in os.walk(path):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(directory, name)).st_blocks * 512
-    return total

@@ -24,6 +24,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -49,6 +50,8 @@ CLONE_NEWNS, CLONE_NEWPID = 0x20000, 0x20000000
 MS_REC, MS_PRIVATE, MNT_DETACH = 0x4000, 1 << 18, 2
 PIDFD_GET_INFO, PIDFD_INFO_EXIT = 0xC040FF0B, 1 << 3
 
+OWN_FILE_LIMITS = resource.getrlimit(resource.RLIMIT_NOFILE)
+"""As we were started; containers get the same, though we raise ours."""
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -663,6 +666,7 @@ def spawn(argv: list[str], fds: list[int] | None, hide: str) -> int:
         signal.set_wakeup_fd(-1)
         for caught in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(caught, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_NOFILE, OWN_FILE_LIMITS)
         os.setsid()
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a half-made start ends with us; a running one does not
         if fds is None:
@@ -779,8 +783,10 @@ def main(socket_path: str, state_directories: list[str]) -> None:
     fcntl.flock(lock, fcntl.LOCK_EX)
     if LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         sys.exit("cannot become a child subreaper")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+    for number in (signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError, ValueError):  # three descriptors a container
+        resource.setrlimit(resource.RLIMIT_NOFILE, (OWN_FILE_LIMITS[1], OWN_FILE_LIMITS[1]))
     supervisor = Supervisor(socket_path)
     for directory in state_directories:
         for name in os.listdir(directory):
