@@ -16,6 +16,7 @@ from tiphys.api.strategies.fields import (
     keep_spec,
     keep_status,
     spec_of,
+    warn_of_name,
 )
 from tiphys.api.strategies.job import check_job_spec
 from tiphys.api.strategies.pod_defaults import default_pod_template
@@ -100,7 +101,7 @@ def _check_template(causes: list[Cause], template: JsonObject, context: Context)
 
 def warnings(cron_job: JsonObject) -> list[str]:
     template = (spec_of(cron_job).get("jobTemplate") or {}).get("spec") or {}
-    return warn_template(template.get("template") or {}, "spec.jobTemplate.spec.template")
+    return [*warn_of_name(cron_job), *warn_template(template.get("template") or {}, "spec.jobTemplate.spec.template")]
 
 
 CRON_JOB = Strategy(

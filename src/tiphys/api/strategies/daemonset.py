@@ -19,6 +19,7 @@ from tiphys.api.strategies.fields import (
     keep_spec,
     keep_status,
     spec_of,
+    warn_of_name,
 )
 from tiphys.api.strategies.pod_defaults import default_pod_template
 from tiphys.api.strategies.pod_template import check_always_restarts, check_template, check_template_labels
@@ -103,7 +104,7 @@ def validate_status_update(new: JsonObject, old: JsonObject, context: Context) -
 
 
 def warnings(daemon_set: JsonObject) -> list[str]:
-    return warn_template(spec_of(daemon_set).get("template") or {}, "spec.template")
+    return [*warn_of_name(daemon_set), *warn_template(spec_of(daemon_set).get("template") or {}, "spec.template")]
 
 
 DAEMON_SET = Strategy(

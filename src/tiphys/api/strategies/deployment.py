@@ -19,6 +19,7 @@ from tiphys.api.strategies.fields import (
     keep_spec,
     keep_status,
     spec_of,
+    warn_of_name,
 )
 from tiphys.api.strategies.pod_defaults import default_pod_template
 from tiphys.api.strategies.pod_template import check_always_restarts, check_selected_template, check_selector
@@ -129,7 +130,7 @@ def check_count_order(causes: list[Cause], status: JsonObject, pairs: tuple[tupl
 
 
 def warnings(deployment: JsonObject) -> list[str]:
-    return warn_template(spec_of(deployment).get("template") or {}, "spec.template")
+    return [*warn_of_name(deployment), *warn_template(spec_of(deployment).get("template") or {}, "spec.template")]
 
 
 DEPLOYMENT = Strategy(

@@ -66,9 +66,24 @@ def check_port_or_name(causes: list[Cause], path: str, value: int | str | None) 
         check_port(causes, path, value or 0)
 
 
+def is_same(new: Any, old: Any) -> bool:
+    """Say whether two values mean the same to the API, where absent, null and empty are one."""
+    if new == old:
+        return True
+    if isinstance(new, dict) and isinstance(old, dict):
+        return all(is_same(new.get(key), old.get(key)) for key in new.keys() | old.keys())
+    if isinstance(new, list) and isinstance(old, list):
+        return len(new) == len(old) and all(map(is_same, new, old))
+    return _is_empty(new) and _is_empty(old)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, (str, list, dict)) and not value)
+
+
 def check_same(causes: list[Cause], path: str, new: Any, old: Any) -> None:
-    """A field that may not change after creation. Absent and empty are equal."""
-    if new != old and (new or old):
+    """A field that may not change after creation."""
+    if not is_same(new, old):
         causes.append(immutable(path, new))
 
 
@@ -114,6 +129,18 @@ def find_duplicates(values: Iterable[Any]) -> list[tuple[int, Any]]:
             repeated.append((index, value))
         seen.add(value)
     return repeated
+
+
+def warn_of_name(obj: JsonObject, of_pod: bool = False) -> list[str]:
+    """Return the warning about a name that makes a bad hostname: it has dots or is too long."""
+    complaints = names.validate_dns_label((obj.get("metadata") or {}).get("name") or "a")
+    if not complaints:
+        return []
+    used = "the Pod's hostname" if of_pod else "Pod names and hostnames"
+    return [
+        f"metadata.name: this is used in {used}, which can result in surprising behavior; "
+        f"a DNS label is recommended: [{' '.join(complaints)}]"
+    ]
 
 
 def spec_of(obj: JsonObject) -> JsonObject:

@@ -17,9 +17,11 @@ from tiphys.api.strategies.fields import (
     check_same,
     check_text,
     fill,
+    is_same,
     keep_spec,
     keep_status,
     spec_of,
+    warn_of_name,
 )
 from tiphys.api.strategies.pod_defaults import default_pod_template
 from tiphys.api.strategies.pod_template import MISMATCH, check_template, selector_matches
@@ -298,11 +300,11 @@ def _check_completions(causes: list[Cause], spec: JsonObject, before: JsonObject
 
 def _check_template_change(causes: list[Cause], spec: JsonObject, before: JsonObject, status: JsonObject) -> None:
     new, old = spec.get("template") or {}, before.get("template") or {}
-    if new == old:
+    if is_same(new, old):
         return
     if before.get("suspend") and status.get("startTime") is None:
         new, old = _without_scheduling(new), _without_scheduling(old)
-    if new != old:
+    if not is_same(new, old):
         causes.append(invalid_value("spec.template", spec.get("template"), "field is immutable"))
 
 
@@ -326,7 +328,7 @@ def validate_status_update(new: JsonObject, old: JsonObject, context: Context) -
 
 def warnings(job: JsonObject) -> list[str]:
     spec = spec_of(job)
-    found = warn_template(spec.get("template") or {}, "spec.template")
+    found = [*warn_of_name(job), *warn_template(spec.get("template") or {}, "spec.template")]
     completions, parallelism = spec.get("completions") or 0, spec.get("parallelism") or 0
     if spec.get("completionMode") == "Indexed" and completions > 100_000 and parallelism > 10_000:
         found.append(

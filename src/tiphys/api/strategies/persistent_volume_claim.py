@@ -11,7 +11,7 @@ from tiphys.api.causes import forbidden, invalid_value, not_supported, required
 from tiphys.api.kind import Context, JsonObject, Strategy
 from tiphys.api.names import validate_dns_subdomain
 from tiphys.api.selectors import validate_label_selector
-from tiphys.api.strategies.fields import check_text, fill, keep_spec, keep_status, spec_of
+from tiphys.api.strategies.fields import check_text, fill, is_same, keep_spec, keep_status, spec_of
 from tiphys.api.strategies.resources import nanos
 from tiphys.base.errors import Cause
 
@@ -108,17 +108,13 @@ def validate_update(new: JsonObject, old: JsonObject, context: Context) -> list[
         spec["resources"] = {**(spec.get("resources") or {}), "requests": None} if bound else spec.get("resources")
         if bound:
             spec.pop("volumeAttributesClassName", None)
-    if _present(now) != _present(before):
+    if not is_same(now, before):
         causes.append(forbidden("spec", _IMMUTABLE))
     elif nanos(grown.get("storage", "0")) < nanos(was.get("storage", "0")):
         capacity = ((old.get("status") or {}).get("capacity") or {}).get("storage", "0")
         if nanos(grown.get("storage", "0")) <= nanos(capacity):
             causes.append(forbidden("spec.resources.requests.storage", "field can not be less than status.capacity"))
     return causes
-
-
-def _present(spec: JsonObject) -> dict[str, Any]:
-    return {field: value for field, value in spec.items() if value not in (None, "", [], {})}
 
 
 def _class_was_unset(new: JsonObject, old: JsonObject) -> bool:

@@ -15,7 +15,7 @@ from tiphys.api.causes import forbidden, immutable, invalid_value, render
 from tiphys.api.kind import Context, JsonObject, Strategy
 from tiphys.api.names import range_message, validate_qualified_name
 from tiphys.api.qos import qos_class
-from tiphys.api.strategies.fields import check_text
+from tiphys.api.strategies.fields import check_text, is_same
 from tiphys.api.strategies.pod_defaults import default_pod
 from tiphys.api.strategies.pod_resize import validate_resize
 from tiphys.api.strategies.pod_spec import check_pod_spec
@@ -158,7 +158,7 @@ def _validate_user_update(new: JsonObject, old: JsonObject) -> list[Cause]:
     causes: list[Cause] = []
     _check_annotation_changes(causes, new, old)
     now, was = new["spec"], old["spec"]
-    if now == was:
+    if is_same(now, was):
         return causes
     for field in ("containers", "initContainers"):
         if len(now.get(field) or ()) != len(was.get(field) or ()):
@@ -242,7 +242,7 @@ def _spec_difference(causes: list[Cause], now: JsonObject, was: JsonObject) -> s
         new, old = now.get(field), was.get(field)
         if field in ("containers", "initContainers"):
             new = _with_images_of(new, old)
-        if new != old and (new or old):
+        if not is_same(new, old):
             lines += [f"- \t{field}: {render(old)},", f"+ \t{field}: {render(new)},"]
     return "  core.PodSpec{\n" + "\n".join(lines) + "\n  }\n" if lines else ""
 
@@ -295,7 +295,7 @@ def _validate_ephemeral(new: JsonObject, old: JsonObject) -> list[Cause]:
         name = container.get("name")
         if name not in by_name:
             causes.append(forbidden(path, f'existing ephemeral containers "{name}" may not be removed\n'))
-        elif by_name[name] != container:
+        elif not is_same(by_name[name], container):
             causes.append(forbidden(path, f'existing ephemeral containers "{name}" may not be changed\n'))
     return causes
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tiphys.api.kind import JsonObject
-from tiphys.api.strategies.fields import find_duplicates
+from tiphys.api.strategies.fields import find_duplicates, warn_of_name
 from tiphys.api.strategies.resources import nanos
 
 _OLD_NODE_LABELS = {
@@ -38,7 +38,7 @@ _REMOVED_VOLUMES = {
 
 def warn_pod(pod: JsonObject) -> list[str]:
     """Return the warnings of a Pod."""
-    warnings: list[str] = []
+    warnings = warn_of_name(pod, of_pod=True)
     _warn_metadata(warnings, pod.get("metadata") or {}, pod["spec"], "metadata")
     warn_pod_spec(warnings, pod["spec"], "spec")
     return warnings

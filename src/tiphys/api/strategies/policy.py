@@ -150,6 +150,12 @@ def _told(rules: JsonObject | None) -> JsonObject:
     return {field: value for field, value in (rules or {}).items() if value is not None}
 
 
+def prepare_autoscaler(autoscaler: JsonObject, context: Context) -> None:
+    """Clear the status; what is not known yet is told as 0 or null."""
+    first = "currentReplicas" if str(autoscaler.get("apiVersion", "")).endswith("/v1") else "currentMetrics"
+    autoscaler["status"] = {first: 0 if first == "currentReplicas" else None, "desiredReplicas": 0}
+
+
 def validate_autoscaler(autoscaler: JsonObject, context: Context) -> list[Cause]:
     causes: list[Cause] = []
     spec = spec_of(autoscaler)
@@ -242,7 +248,7 @@ def _check_policy(causes: list[Cause], policy: JsonObject, path: str) -> None:
 
 HORIZONTAL_POD_AUTOSCALER = Strategy(
     default=default_autoscaler,
-    prepare_for_create=clear_status(currentReplicas=0, desiredReplicas=0),
+    prepare_for_create=prepare_autoscaler,
     prepare_for_update=keep_status,
     prepare_for_status_update=keep_spec,
     validate=validate_autoscaler,

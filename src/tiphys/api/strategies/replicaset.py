@@ -16,6 +16,7 @@ from tiphys.api.strategies.fields import (
     keep_spec,
     keep_status,
     spec_of,
+    warn_of_name,
 )
 from tiphys.api.strategies.pod_defaults import default_pod_template
 from tiphys.api.strategies.pod_template import (
@@ -75,7 +76,7 @@ def validate_status_update(new: JsonObject, old: JsonObject, context: Context) -
 
 
 def warnings(workload: JsonObject) -> list[str]:
-    return warn_template(spec_of(workload).get("template") or {}, "spec.template")
+    return [*warn_of_name(workload), *warn_template(spec_of(workload).get("template") or {}, "spec.template")]
 
 
 REPLICA_SET = Strategy(

@@ -135,9 +135,25 @@ def validate_update(new: JsonObject, old: JsonObject, context: Context) -> list[
     return causes
 
 
+def warnings(secret: JsonObject) -> list[str]:
+    """A TLS secret without PEM text in it is stored, with a warning."""
+    if secret.get("type") != "kubernetes.io/tls":
+        return []
+    data = secret.get("data") or {}
+    for key, what in (("tls.crt", "certificate"), ("tls.key", "key")):
+        try:
+            content = base64.b64decode(data.get(key) or "")
+        except ValueError:
+            content = b""
+        if b"-----BEGIN" not in content:
+            return [f"tls: failed to find any PEM data in {what} input"]
+    return []
+
+
 SECRET = Strategy(
     default=default,
     prepare_for_update=prepare_for_update,
     validate=validate,
     validate_update=validate_update,
+    warnings=warnings,
 )

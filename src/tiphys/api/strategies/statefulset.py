@@ -17,6 +17,7 @@ from tiphys.api.strategies.fields import (
     clear_status,
     fill,
     int_of,
+    is_same,
     keep_spec,
     keep_status,
     spec_of,
@@ -129,11 +130,11 @@ def _check_retention(causes: list[Cause], policy: JsonObject | None, context: Co
 def validate_update(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
     """Everything but the named fields is fixed at creation."""
     now, before = _fixed_part(spec_of(new)), _fixed_part(spec_of(old))
-    return [] if now == before else [forbidden("spec", _IMMUTABLE)]
+    return [] if is_same(now, before) else [forbidden("spec", _IMMUTABLE)]
 
 
 def _fixed_part(spec: JsonObject) -> dict[str, Any]:
-    return {field: value for field, value in spec.items() if field not in _MUTABLE and value not in (None, "", [], {})}
+    return {field: value for field, value in spec.items() if field not in _MUTABLE}
 
 
 def validate_status_update(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
