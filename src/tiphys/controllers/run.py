@@ -25,6 +25,7 @@ from tiphys.controllers.namespace import namespace_controller
 from tiphys.controllers.nodehealth import node_lifecycle_controller
 from tiphys.controllers.podgarbage import pod_garbage_controller
 from tiphys.controllers.podrange import pod_range_controller
+from tiphys.controllers.quota import quota_controller
 from tiphys.controllers.replicaset import replicaset_controller, replicationcontroller_controller
 from tiphys.controllers.serviceaccount import rootca_controller, serviceaccount_controller
 from tiphys.controllers.shared import Controller, Deps, Shared
@@ -49,6 +50,7 @@ CONTROLLERS: Mapping[str, Callable[[Shared], Controller]] = {
     "job": job_controller,
     "cronjob": cronjob_controller,
     "disruption": disruption_controller,
+    "resourcequota": quota_controller,
     "clusterrole-aggregation": clusterrole_controller,
     "ttl-after-finished": job_expiry_controller,
 }
