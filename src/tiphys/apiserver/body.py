@@ -14,12 +14,13 @@ from typing import Any
 import orjson
 
 from tiphys.api.kind import JsonObject, Kind
+from tiphys.api.protobuf import PROTOBUF, decode_protobuf
 from tiphys.api.schema import find_duplicate_fields
 from tiphys.base.errors import ApiError, bad_request, unsupported_media_type
 from tiphys.wire.message import Request
 
 YAML_TYPES = frozenset({"application/yaml", "application/apply-patch+yaml"})
-_WRITE_TYPES = ("application/json", "application/yaml")
+_WRITE_TYPES = ("application/json", "application/yaml", PROTOBUF)
 OBJECT_LIMIT_BYTES = 1_572_864
 """What one object may weigh, as etcd's default request limit."""
 
@@ -36,6 +37,8 @@ def parse_body(request: Request) -> Any:
         return parse_json(request.body)
     if content_type in YAML_TYPES:
         return parse_yaml(request.body)
+    if content_type == PROTOBUF:
+        return decode_protobuf(request.body)
     raise unsupported_media_type(
         f"the body of the request was in an unknown format - accepted media types include: {', '.join(_WRITE_TYPES)}"
     )
@@ -117,7 +120,7 @@ def decode_object(obj: JsonObject, kind: Kind, field_validation: str, raw: bytes
     if field_validation == "Ignore":
         return
     problems = [f'unknown field "{path}"' for path in result.unknown_fields]
-    if raw is not None:
+    if raw is not None and raw[:1] in b" \t\r\n{":
         problems += [f'duplicate field "{path}"' for path in find_duplicate_fields(raw)]
     report_fields(problems, kind, field_validation, warnings)
 

@@ -22,7 +22,6 @@ from tiphys.apiserver.body import (
     field_manager_of,
     field_validation_of,
     parse_body,
-    parse_json,
 )
 from tiphys.apiserver.deletion import DeleteOptions, parse_delete_options
 from tiphys.apiserver.patching import APPLY_PATCH, make_apply, make_patch
@@ -272,7 +271,7 @@ def warning_headers(warnings: Sequence[str]) -> list[tuple[str, str]]:
 
 def delete_options(request: Request) -> DeleteOptions:
     """Return the options of a DELETE. Raises ApiError(400)."""
-    body = parse_json(request.body) if request.body else {}
+    body = parse_body(request) if request.body else {}
     if not isinstance(body, dict):
         raise bad_request("the body of a delete must be DeleteOptions")
     return parse_delete_options(body, request.query)

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import uvloop
@@ -68,10 +69,8 @@ async def run_apiserver(config: ClusterConfig, pki: Pki, sockets: Sequence[socke
     """Serve the API on sockets that the guardian bound."""
     clock, randomness = SystemClock(), Randomness()
     store = SqliteStore(str(Files.of(config.name).store))
-    await store.start()
     dialer = KubeletDialer(client_context(pki.ca, *pki.pair("apiserver-kubelet-client")))
-    address = "127.0.0.1" if config.simulated else config.gateway
-    advertised = Advertised(address, config.api_port, config.api_service_address)
+    advertised = Advertised(config.gateway, config.api_port, config.api_service_address)
     settings = ApiServerConfig(
         kubernetes_version=config.kubernetes_version,
         service_cidr=config.service_cidr,
@@ -79,17 +78,17 @@ async def run_apiserver(config: ClusterConfig, pki: Pki, sockets: Sequence[socke
         signing_key_pem=pki.signing_key.read_bytes(),
         dialer=dialer,
     )
-    assembled = await assemble(settings, store, clock, randomness)
-    server = HttpServer(assembled.handle, ssl_context=server_context(*pki.pair("apiserver"), pki.ca))
-    try:
+    async with AsyncExitStack() as cleanup:
+        cleanup.push_async_callback(store.stop)
+        await store.start()
+        assembled = await assemble(settings, store, clock, randomness)
+        cleanup.push_async_callback(assembled.stop)
+        cleanup.push_async_callback(dialer.close)
+        server = HttpServer(assembled.handle, ssl_context=server_context(*pki.pair("apiserver"), pki.ca))
+        cleanup.push_async_callback(server.stop, 2.0)
         await server.listen([s.dup() for s in sockets])
         notify("apiserver")
         await asyncio.Event().wait()
-    finally:
-        await server.stop(2.0)
-        await dialer.close()
-        await assembled.stop()
-        await store.stop()
 
 
 def client_of(config: ClusterConfig, pki: Pki, name: str, *, user_agent: str = "") -> HttpClient:
