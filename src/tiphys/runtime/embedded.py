@@ -169,6 +169,8 @@ class EmbeddedRuntime:
         directory = self._sandbox_root / sandbox_id
         cgroup = config.cgroup_parent or f"/tiphys/{sandbox_id[:12]}"
         self._remember_cgroup_parent(os.path.dirname(cgroup))
+        directory.mkdir(mode=0o700)
+        (directory / "cgroup").write_text(cgroup)
         try:
             namespaces, _ = await asyncio.gather(
                 asyncio.to_thread(sandboxes.make_namespaces, directory, config),
@@ -186,7 +188,7 @@ class EmbeddedRuntime:
                     raise RuntimeFailed("CreatePodSandboxError", f"cannot share processes: {answer['error']}")
                 namespaces["pid"] = await asyncio.to_thread(sandboxes.bind_pid_namespace, directory, answer["pid"])
         except BaseException as error:
-            await self._undo_sandbox(sandbox_id, directory, cgroup)
+            await self._undo_sandbox(sandbox_id, directory)
             if isinstance(error, OSError | TiphysError) and not isinstance(error, RuntimeFailed):
                 raise RuntimeFailed("CreatePodSandboxError", f"failed to create pod sandbox: {error}") from error
             raise
@@ -213,12 +215,20 @@ class EmbeddedRuntime:
             self._cgroup_parents.add(parent)
             write_record(self._cgroup_parents_file, {"parents": sorted(self._cgroup_parents)})
 
-    async def _undo_sandbox(self, sandbox_id: str, directory: Path, cgroup: str) -> None:
+    async def _undo_sandbox(self, sandbox_id: str, directory: Path) -> None:
         with contextlib.suppress(SupervisorLost):
             await self.supervisor.signal(sandbox_id, signal.SIGKILL)
         await self._network.detach(sandbox_id)
-        await asyncio.to_thread(sandboxes.remove_directory, directory)
-        await asyncio.to_thread(self._cgroups.remove, cgroup)
+        await asyncio.to_thread(self._remove_sandbox_directory, directory)
+
+    def _remove_sandbox_directory(self, directory: Path) -> None:
+        """Remove a sandbox's namespaces, its pod's cgroup unless another sandbox of the pod has it, its directory."""
+        (directory / "sandbox.json").unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            cgroup = (directory / "cgroup").read_text()
+            if cgroup and not any(other.cgroup == cgroup for other in self._sandboxes.values()):
+                self._cgroups.remove(cgroup)
+        sandboxes.remove_directory(directory)
 
     async def stop_pod_sandbox(self, sandbox_id: str) -> None:
         entry = self._sandboxes.get(sandbox_id)
@@ -245,9 +255,7 @@ class EmbeddedRuntime:
         await self.stop_pod_sandbox(sandbox_id)
         await asyncio.gather(*(self.remove_container(c.status.id) for c in self._containers_of(sandbox_id)))
         self._sandboxes.pop(sandbox_id, None)
-        await asyncio.to_thread(sandboxes.remove_directory, entry.directory)
-        if not any(other.cgroup == entry.cgroup for other in self._sandboxes.values()):
-            await asyncio.to_thread(self._cgroups.remove, entry.cgroup)
+        await asyncio.to_thread(self._remove_sandbox_directory, entry.directory)
         self._publish(sandbox_id, "", "DELETED")
 
     async def list_pod_sandboxes(self) -> Sequence[Sandbox]:
@@ -484,8 +492,13 @@ class EmbeddedRuntime:
         if task is None:
             task = asyncio.create_task(asyncio.to_thread(pull, self.images, reference, auth), name=f"pull {reference}")
             self._pulls[key] = task
-            task.add_done_callback(lambda _: self._pulls.pop(key, None))
+            task.add_done_callback(lambda done: self._end_pull(key, done))
         return await asyncio.shield(task)
+
+    def _end_pull(self, key: str, task: asyncio.Task[str]) -> None:
+        self._pulls.pop(key, None)
+        if not task.cancelled() and (error := task.exception()):  # its callers may all have been cancelled
+            log.info("pull failed: %s", error)
 
     async def remove_image(self, reference: str) -> None:
         in_use = [c.status.image_id for c in self._containers.values()]
@@ -552,10 +565,11 @@ class EmbeddedRuntime:
         self.images.clean()
         with contextlib.suppress(FileNotFoundError):
             self._cgroup_parents.update(json.loads(self._cgroup_parents_file.read_bytes())["parents"])
+        half_made = []
         for directory in self._sandbox_root.iterdir():
             sandbox = load_sandbox(directory)
             if sandbox is None:
-                sandboxes.remove_directory(directory)
+                half_made.append(directory)
                 continue
             if not sandboxes.namespaces_stand(directory) or (
                 "pid" in sandbox.namespaces and directory.name not in running
@@ -569,6 +583,8 @@ class EmbeddedRuntime:
                 remove_bundle(directory)
             else:
                 self._containers[directory.name] = container
+        for directory in half_made:
+            self._remove_sandbox_directory(directory)
 
     def _kill_half_made(self, directory: Path) -> None:
         """End what a start that nobody finished may have left running."""

@@ -3,6 +3,7 @@
     <dir>/ns/{net,ipc,uts,pid}   namespace files; those missing are the host's (or each container's own, for pid)
     <dir>/shm                    the pod's /dev/shm (tmpfs)
     <dir>/resolv.conf, hostname  mounted into its containers
+    <dir>/cgroup                 the pod's cgroup, written first
     <dir>/sandbox.json           the record, written last: a directory without it is half made and is removed
 
 A thread of its own enters the new namespaces and ends, so no other code ever sees them. All functions block.
@@ -31,7 +32,7 @@ DEFAULT_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_gr
 
 def make_namespaces(directory: Path, config: SandboxConfig) -> dict[str, str]:
     """Make everything but the network's links; return OCI namespace type -> path. Raises RuntimeFailed."""
-    (directory / "ns").mkdir(parents=True)
+    (directory / "ns").mkdir()
     (directory / "resolv.conf").write_text(format_resolv_conf(config))
     (directory / "hostname").write_text(f"{config.hostname}\n")
     if not config.host_ipc:

@@ -45,6 +45,7 @@ LOG_FILES = 5
 LINE_LIMIT_BYTES = 16 << 10
 READ_BYTES = 64 << 10
 DRAIN_READS = 64
+LOCK_RETRY_S = 0.005
 PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG = 36, 1
 CLONE_NEWNS, CLONE_NEWPID = 0x20000, 0x20000000
 MS_REC, MS_PRIVATE, MNT_DETACH = 0x4000, 1 << 18, 2
@@ -778,9 +779,24 @@ def write_json(path: str, value: dict[str, Any]) -> None:
     os.rename(temporary, path)
 
 
+def take_lock(lock: int, socket_path: str) -> bool:
+    """Wait for a predecessor to be gone; return False when another supervisor serves."""
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+                probe.connect(socket_path)
+                return False
+        time.sleep(LOCK_RETRY_S)
+
+
 def main(socket_path: str, state_directories: list[str]) -> None:
     lock = os.open(os.path.join(os.path.dirname(socket_path), "supervisor.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not take_lock(lock, socket_path):
+        os.write(1, b"ready\n")
+        return
     if LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         sys.exit("cannot become a child subreaper")
     for number in (signal.SIGHUP, signal.SIGPIPE):

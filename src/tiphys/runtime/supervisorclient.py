@@ -25,6 +25,7 @@ Json = dict[str, Any]
 ANSWER_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 10.0
 STREAM_LIMIT_BYTES = 1 << 20
+CONNECT_ATTEMPTS = 5
 REAP_ATTEMPTS = 500
 REPEATABLE = frozenset({"hello", "signal", "reopen", "resize"})
 RETRY_S = 0.1
@@ -91,15 +92,29 @@ class SupervisorClient:
 
     async def start(self) -> Mapping[str, int]:
         """Connect, starting a supervisor if none answers; return what runs (id -> pid)."""
+        for _ in range(CONNECT_ATTEMPTS - 1):
+            with contextlib.suppress(SupervisorLost):  # one that was killed accepts for a moment longer
+                return await self._connect()
+        return await self._connect()
+
+    async def _connect(self) -> Mapping[str, int]:
         try:
-            self._control = await Connection.open(self._socket)
+            control = await Connection.open(self._socket)
         except OSError:
             await self._spawn()
-            self._control = await Connection.open(self._socket)
-        self._listener = asyncio.create_task(self._listen(self._control), name="supervisor answers")
-        self._up.set()
-        hello = await self._request_once("hello")
+            control = await Connection.open(self._socket)
+        try:
+            await control.send(supervisor.JSON, b'{"op":"hello","n":0}')
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                _, payload = await control.receive()
+        except (OSError, SupervisorLost) as error:
+            control.close()
+            raise SupervisorLost(f"the container supervisor went away while it was greeted: {error}") from error
+        hello = json.loads(payload)
         self.pid = hello["pid"]
+        self._control = control
+        self._listener = asyncio.create_task(self._listen(control), name="supervisor answers")
+        self._up.set()
         return dict(hello["running"])
 
     async def stop(self) -> None:
