@@ -78,6 +78,7 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
     ("batch", "CronJob"): cronjob.CRON_JOB,
     ("batch", "Job"): job.JOB,
     ("certificates.k8s.io", "CertificateSigningRequest"): certificates.CERTIFICATE_SIGNING_REQUEST,
+    ("certificates.k8s.io", "ClusterTrustBundle"): certificates.CLUSTER_TRUST_BUNDLE,
     ("coordination.k8s.io", "Lease"): lease.LEASE,
     ("discovery.k8s.io", "EndpointSlice"): endpoints.ENDPOINT_SLICE,
     ("events.k8s.io", "Event"): event.EVENT,

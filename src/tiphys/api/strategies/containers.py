@@ -52,6 +52,8 @@ class PodFacts:
     restart_policy: str
     host_users: bool = True
     relaxed_env: bool = True
+    own_restart: bool = True
+    """Containers may have a restart policy and rules of their own (Kubernetes 1.35)."""
 
 
 def check_containers(causes: list[Cause], containers: list[Any], facts: PodFacts, path: str) -> None:
@@ -71,7 +73,9 @@ def check_containers(causes: list[Cause], containers: list[Any], facts: PodFacts
             check_lifecycle(causes, lifecycle, facts.grace_s, f"{container_path}.lifecycle")
         check_probes(causes, container, facts.grace_s, container_path)
         policy = container.get("restartPolicy")
-        if policy is not None:
+        if policy is not None and not facts.own_restart:
+            causes.append(forbidden(f"{container_path}.restartPolicy", "may not be set for non-init containers"))
+        elif policy is not None:
             check_enum(causes, f"{container_path}.restartPolicy", policy, RESTART_POLICIES)
         _check_restart_rules(causes, container, container_path)
     _check_host_ports(causes, containers, path)
@@ -87,7 +91,8 @@ def check_init_containers(
         name = _check_common(causes, container, facts, container_path)
         policy = container.get("restartPolicy")
         if policy is not None:
-            check_enum(causes, f"{container_path}.restartPolicy", policy, RESTART_POLICIES)
+            allowed = RESTART_POLICIES if facts.own_restart else ("Always",)
+            check_enum(causes, f"{container_path}.restartPolicy", policy, allowed)
             _check_restart_rules(causes, container, container_path)
         if name in seen:
             causes.append(duplicate(f"{container_path}.name", name))

@@ -13,9 +13,9 @@ from tiphys.api.strategies.fields import (
     check_nonnegative,
     check_nonnegative_int_or_percent,
     check_same,
-    clear_status,
     fill,
     int_of,
+    is_same,
     keep_spec,
     keep_status,
     spec_of,
@@ -27,6 +27,7 @@ from tiphys.api.strategies.pod_warnings import warn_template
 from tiphys.base.errors import Cause
 
 _TYPES = ("RollingUpdate", "OnDelete")
+_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 
 
 def default(daemon_set: JsonObject) -> None:
@@ -39,6 +40,35 @@ def default(daemon_set: JsonObject) -> None:
         fill(rolling, "maxSurge", 0)
     fill(spec, "revisionHistoryLimit", 10)
     default_pod_template(spec.setdefault("template", {}))
+
+
+def prepare_for_create(daemon_set: JsonObject, context: Context) -> None:
+    """Clear the status and number the template; the number is an annotation that old clients read."""
+    daemon_set["status"] = {
+        "currentNumberScheduled": 0,
+        "desiredNumberScheduled": 0,
+        "numberMisscheduled": 0,
+        "numberReady": 0,
+    }
+    _number_template(daemon_set, 1)
+
+
+def prepare_for_update(new: JsonObject, old: JsonObject, context: Context) -> None:
+    """Keep the status; a new template has the next number."""
+    keep_status(new, old, context)
+    annotations = (old.get("metadata") or {}).get("annotations") or {}
+    text = annotations.get(_TEMPLATE_GENERATION) or "0"
+    number = int(text) if text.isdecimal() else 0
+    changed = not is_same(spec_of(new).get("template"), spec_of(old).get("template"))
+    if number or changed:
+        _number_template(new, number + changed)
+
+
+def _number_template(daemon_set: JsonObject, number: int) -> None:
+    metadata = daemon_set.setdefault("metadata", {})
+    if metadata.get("annotations") is None:
+        metadata["annotations"] = {}
+    metadata["annotations"][_TEMPLATE_GENERATION] = str(number)
 
 
 def validate(daemon_set: JsonObject, context: Context) -> list[Cause]:
@@ -109,10 +139,8 @@ def warnings(daemon_set: JsonObject) -> list[str]:
 
 DAEMON_SET = Strategy(
     default=default,
-    prepare_for_create=clear_status(
-        currentNumberScheduled=0, desiredNumberScheduled=0, numberMisscheduled=0, numberReady=0
-    ),
-    prepare_for_update=keep_status,
+    prepare_for_create=prepare_for_create,
+    prepare_for_update=prepare_for_update,
     prepare_for_status_update=keep_spec,
     validate=validate,
     validate_update=validate_update,

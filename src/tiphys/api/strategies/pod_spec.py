@@ -47,6 +47,7 @@ def check_pod_spec(
         restart_policy=get("restartPolicy") or "",
         host_users=get("hostUsers") is not False,
         relaxed_env=context.kubernetes_version >= (1, 32),
+        own_restart=context.kubernetes_version >= (1, 35),
     )
     containers = get("containers") or []
     check_containers(causes, containers, facts, f"{path}.containers")

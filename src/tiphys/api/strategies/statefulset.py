@@ -11,7 +11,6 @@ from tiphys.api.causes import forbidden, invalid_value, not_supported, required
 from tiphys.api.kind import Context, JsonObject, Strategy
 from tiphys.api.strategies.fields import (
     check_at_most_100_percent,
-    check_enum,
     check_nonnegative,
     check_nonnegative_int_or_percent,
     clear_status,
@@ -75,7 +74,11 @@ def default(stateful_set: JsonObject) -> None:
 def validate(stateful_set: JsonObject, context: Context) -> list[Cause]:
     causes: list[Cause] = []
     spec = spec_of(stateful_set)
-    check_enum(causes, "spec.podManagementPolicy", spec.get("podManagementPolicy"), _POLICIES)
+    order = spec.get("podManagementPolicy")
+    if not order:
+        causes.append(required("spec.podManagementPolicy"))
+    elif order not in _POLICIES:
+        causes.append(invalid_value("spec.podManagementPolicy", order, "must be 'OrderedReady' or 'Parallel'"))
     _check_strategy(causes, spec.get("updateStrategy") or {}, "spec.updateStrategy")
     _check_retention(causes, spec.get("persistentVolumeClaimRetentionPolicy"), context)
     check_nonnegative(causes, "spec.replicas", spec.get("replicas"))

@@ -166,3 +166,10 @@ def test_a_new_storage_version_is_remembered() -> None:
     assert new["status"]["storedVersions"] == ["v1", "v2"]
     gone: dict[str, Any] = {"spec": {"versions": [{"name": "v2", "storage": True}]}}
     assert [c.field for c in strategy.validate_update(gone, new, CONTEXT)] == ["status.storedVersions[0]"]
+
+
+def test_restart_policies_of_containers_came_later() -> None:
+    pod = _pod(containers=[{"name": "c", "image": "i:1", "restartPolicy": "OnFailure"}])
+    assert POD.validate(pod, CONTEXT) == []
+    old = Context(user="tester", now="", kubernetes_version=(1, 31))
+    assert [c.message for c in POD.validate(pod, old)] == ["Forbidden: may not be set for non-init containers"]
