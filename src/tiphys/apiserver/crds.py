@@ -144,13 +144,9 @@ class CustomResources:
     async def _update(self, name: str, change: Make, subresource: str) -> None:
         context = WriteContext(API_SERVER, field_manager="kube-apiserver", subresource=subresource)
 
-        def make(current: JsonObject) -> JsonObject:
-            current["metadata"].pop("resourceVersion", None)
-            return change(current)
-
         combine = take_status if subresource else None
         try:
-            await self._registry.update(self._kind, "", name, make, context, combine=combine)
+            await self._registry.update(self._kind, "", name, change, context, combine=combine)
         except ApiError as error:
             if error.code != 404:
                 raise

@@ -60,6 +60,12 @@ class ClusterConfig:
         return str(IPv4Network(self.service_cidr)[10])
 
     @property
+    def git_version(self) -> str:
+        """The version as nodes and clients write it, e.g. v1.37.0."""
+        major, minor = self.kubernetes_version
+        return f"v{major}.{minor}.0"
+
+    @property
     def server_url(self) -> str:
         return f"https://127.0.0.1:{self.api_port}"
 

@@ -1,5 +1,4 @@
-"""The node agents of this machine: kubelet, Service proxy and DNS over the real runtime and network, or many simulated
-nodes in one process.
+"""The node agents of this machine: kubelet, Service proxy and DNS over the real runtime and network.
 
 Also how all that a real node put on the machine is taken away again (`remove_node`): each part knows its own traces.
 """
@@ -7,20 +6,15 @@ Also how all that a real node put on the machine is taken away again (`remove_no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from ipaddress import IPv4Network
-from typing import Any
 
-from tiphys.api.views.service import Service
 from tiphys.base.clock import Randomness, SystemClock
-from tiphys.base.errors import ApiError
 from tiphys.client.http import HttpClient
-from tiphys.client.interface import Client
-from tiphys.client.reflector import Reflector
-from tiphys.client.resources import ENDPOINTSLICES, SERVICES
+from tiphys.cluster.addons import publish_dns
 from tiphys.cluster.config import ClusterConfig, Files
 from tiphys.cluster.pki import Pki
-from tiphys.kubelet.machine import Machine, read_machine
+from tiphys.kubelet.machine import read_machine
 from tiphys.kubelet.run import KubeletDeps, run_kubelet
 from tiphys.network.bridge import BridgeNetwork
 from tiphys.network.nftables import NftablesProxy
@@ -77,7 +71,7 @@ async def run_node(config: ClusterConfig, pki: Pki, client: MakeClient, notify: 
         cluster_dns=(config.dns_address,),
         cluster_domain=config.cluster_domain,
         cgroup_root=f"/tiphys-{config.name}",
-        kubernetes_version=_version(config),
+        kubernetes_version=config.git_version,
         pod_cidr=node_pod_cidr(config),
         server_tls=server_context(*pki.pair(f"kubelet-{node}"), pki.ca),
         server_address=config.node_address,
@@ -92,47 +86,10 @@ async def run_node(config: ClusterConfig, pki: Pki, client: MakeClient, notify: 
             dns_deps = DnsDeps(proxy_client, clock, randomness, config.cluster_domain, (config.gateway,))
             group.create_task(run_dns(dns_deps), name="dns")
             group.create_task(run_kubelet(deps), name="kubelet")
-            group.create_task(_publish_dns(client("admin", "tiphys"), config), name="dns-service")
+            group.create_task(publish_dns(client("admin", "tiphys"), config), name="dns-service")
             notify("node")
     finally:
         await network.stop(remove=False)
-
-
-async def run_simulated_nodes(
-    config: ClusterConfig, pki: Pki, names: Sequence[str], client: MakeClient, notify: Notify
-) -> None:
-    """Run the kubelets of all simulated nodes; they share one connection pool a node and one watch of Services."""
-    from tiphys.kubelet.probehandler import AgreeableProbes
-    from tiphys.network.simulated import SimulatedPodNetwork
-    from tiphys.runtime.simulated import Profile, SimulatedRuntime
-
-    clock, randomness = SystemClock(), Randomness()
-    services = Reflector(client("proxy", "kube-proxy"), SERVICES, Service, randomness=randomness)
-    ranges = IPv4Network(config.pod_cidr).subnets(new_prefix=24)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(services.run(), name="services")
-        group.create_task(_publish_dns(client("admin", "tiphys"), config), name="dns-service")
-        for name, pod_range in zip(names, ranges, strict=False):
-            deps = KubeletDeps(
-                client=client(f"kubelet-{name}", "kubelet"),
-                runtime=SimulatedRuntime(Profile(), clock, randomness, SimulatedPodNetwork(str(pod_range))),
-                clock=clock,
-                randomness=randomness,
-                node_name=name,
-                node_addresses=("127.0.0.1",),
-                machine=Machine(),
-                network_probes=AgreeableProbes(),
-                cluster_dns=(config.dns_address,),
-                kubernetes_version=_version(config),
-                labels={"tiphys.dev/simulated": "true"},
-                pod_cidr=str(pod_range),
-                services=services,
-                server_tls=server_context(*pki.pair(f"kubelet-{name}"), pki.ca),
-                server_address="127.0.0.1",
-                port=0,
-            )
-            group.create_task(run_kubelet(deps), name=f"kubelet-{name}")
-        notify("node")
 
 
 async def remove_node(config: ClusterConfig) -> None:
@@ -144,42 +101,3 @@ async def remove_node(config: ClusterConfig) -> None:
     await runtime.remove_all()
     await network.stop(remove=True)
     await _proxy(config).stop(remove=True)
-
-
-def _version(config: ClusterConfig) -> str:
-    major, minor = config.kubernetes_version
-    return f"v{major}.{minor}.0"
-
-
-async def _publish_dns(client: Client, config: ClusterConfig) -> None:
-    """Make the kube-dns Service, whose endpoint is the DNS server of this machine."""
-    labels = {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}
-    ports = [
-        {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
-        {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
-    ]
-    service: dict[str, Any] = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "kube-dns", "labels": labels},
-        "spec": {"clusterIP": config.dns_address, "ports": ports},
-    }
-    endpoint_slice: dict[str, Any] = {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {"name": "kube-dns", "labels": {"kubernetes.io/service-name": "kube-dns"}},
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": [config.gateway], "conditions": {"ready": True}}],
-        "ports": [{"name": p["name"], "port": 53, "protocol": p["protocol"]} for p in ports],
-    }
-    for resource, obj in ((SERVICES, service), (ENDPOINTSLICES, endpoint_slice)):
-        while True:
-            try:
-                await client.create(resource, "kube-system", obj)
-                break
-            except ApiError as error:
-                if error.reason == "AlreadyExists":
-                    break
-                await asyncio.sleep(0.2)  # the namespace comes with the API server's first seconds
-            except (ConnectionError, TimeoutError):
-                await asyncio.sleep(0.1)

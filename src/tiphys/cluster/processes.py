@@ -124,8 +124,6 @@ async def run_controllers_process(config: ClusterConfig, pki: Pki, notify: Notif
 
 async def run_node_process(config: ClusterConfig, pki: Pki, notify: Notify) -> None:
     """Run the agents of the machine's node, or of all simulated nodes."""
-    from tiphys.cluster.node import run_node, run_simulated_nodes
-
     clients: list[Client] = []
 
     def client(name: str, user_agent: str) -> HttpClient:
@@ -135,8 +133,12 @@ async def run_node_process(config: ClusterConfig, pki: Pki, notify: Notify) -> N
 
     try:
         if config.simulated:
+            from tiphys.cluster.simulatednodes import run_simulated_nodes
+
             await run_simulated_nodes(config, pki, node_names(config), client, notify)
         else:
+            from tiphys.cluster.node import run_node
+
             await run_node(config, pki, client, notify)
     finally:
         for made in clients:

@@ -63,7 +63,6 @@ async def handle_binding(call: Call) -> Answer:
         if "generation" in pod["metadata"]:
             scheduled["observedGeneration"] = pod["metadata"]["generation"]
         status["conditions"] = [*conditions, scheduled]
-        pod["metadata"].pop("resourceVersion", None)
         return pod
 
     combine: Combine = take_everything
@@ -169,7 +168,6 @@ async def _take_disruption(call: Call, kind: Kind, name: str, pod_name: str) -> 
             )
         status["disruptionsAllowed"] = allowed - 1
         status.setdefault("disruptedPods", {})[pod_name] = now
-        budget["metadata"].pop("resourceVersion", None)
         return budget
 
     context = call.context("status")
