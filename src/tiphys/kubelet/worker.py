@@ -263,9 +263,8 @@ class PodWorker:
             if not self._mounted:
                 return
         starts = [s for s in plan.starts if self._due(f"start {s.name}")]
-        if starts and START not in self._operations:
+        if starts and self._operate(START, self._start_all([(s.name, s.attempt) for s in starts])):
             self._starting = {s.name for s in starts}
-            self._operate(START, self._start_all([(s.name, s.attempt) for s in starts]))
 
     async def _prepare(self, attempt: int) -> None:
         """Make volumes and sandbox."""
@@ -325,28 +324,37 @@ class PodWorker:
         self.wake()
 
     async def _start_all(self, starts: Sequence[tuple[str, int]]) -> None:
-        for name, attempt in starts:
-            container = find_container(self.pod, name)
-            sandbox = self.runtime.ready_sandbox()
-            if container is None or sandbox is None:
-                break
-            last = self.runtime.newest(name)
-            now_s = self.context.clock.now_s()
-            if last is not None and last.state is ContainerState.EXITED:
-                self._backoffs[name] = next_backoff(self._backoffs.get(name), last.finished_at_s, now_s)
-            try:
-                await self._starter.start(self._known_pod(), container, attempt, sandbox, self.addresses)
-                self._waiting.pop(name, None)
-                self._succeeded(f"start {name}")
-            except StartFailed as error:
-                self._waiting[name] = (error.reason, str(error))
-                if error.retry_at_s is not None:
-                    self._retry_at_s[f"start {name}"] = error.retry_at_s
-                else:
-                    self._retry(f"start {name}", first_s=2.0)
-            finally:
-                self._starting.discard(name)
-            self.wake()
+        try:
+            for name, attempt in starts:
+                if not await self._start_one(name, attempt):
+                    return
+        finally:
+            self._starting.clear()
+
+    async def _start_one(self, name: str, attempt: int) -> bool:
+        """Start one container; tell whether the ones after it may be tried."""
+        container = find_container(self.pod, name)
+        sandbox = self.runtime.ready_sandbox()
+        if container is None or sandbox is None:
+            return False
+        last = self.runtime.newest(name)
+        now_s = self.context.clock.now_s()
+        if last is not None and last.state is ContainerState.EXITED:
+            self._backoffs[name] = next_backoff(self._backoffs.get(name), last.finished_at_s, now_s)
+        try:
+            await self._starter.start(self._known_pod(), container, attempt, sandbox, self.addresses)
+            self._waiting.pop(name, None)
+            self._succeeded(f"start {name}")
+        except StartFailed as error:
+            self._waiting[name] = (error.reason, str(error))
+            if error.retry_at_s is not None:
+                self._retry_at_s[f"start {name}"] = error.retry_at_s
+            else:
+                self._retry(f"start {name}", first_s=2.0)
+        finally:
+            self._starting.discard(name)
+        self.wake()
+        return True
 
     async def _kill(self, kill: Kill) -> None:
         await stop_container(self.context, self.pod, kill, self.addresses)
@@ -451,19 +459,24 @@ class PodWorker:
 
     # Operations and timers
 
-    def _operate(self, name: str, effect: Coroutine[Any, Any, None]) -> None:
-        """Run one slow effect under a name, unless one of that name runs already."""
-        if name in self._operations:
+    def _operate(self, name: str, effect: Coroutine[Any, Any, None]) -> bool:
+        """Run one slow effect under a name, unless one of that name runs or failed a moment ago."""
+        if name in self._operations or not self._due(name):
             effect.close()
-            return
+            return False
         task = asyncio.create_task(self._guard(name, effect), name=f"{name} of pod {self._name()}")
         self._operations[name] = task
+        return True
 
     async def _guard(self, name: str, effect: Coroutine[Any, Any, None]) -> None:
         try:
             await effect
+            self._succeeded(name)
         except (TiphysError, OSError) as error:
             log.warning("pod %s: %s: %s; it is tried again", self._name(), name, error)
+            self._retry(name)
+        except Exception:  # the worker boundary: an operation that fails in a new way must not spin
+            log.exception("pod %s: %s failed; it is tried again", self._name(), name)
             self._retry(name)
         finally:
             self._operations.pop(name, None)

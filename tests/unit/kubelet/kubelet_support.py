@@ -302,7 +302,8 @@ class Node:
         self, cluster: MemoryCluster | None = None, runtime: SimulatedRuntime | None = None, **more: Any
     ) -> None:
         self.cluster = cluster or MemoryCluster()
-        clock, randomness = LoopClock(), Randomness(7)
+        clock, randomness = more.pop("clock", None) or LoopClock(), Randomness(7)
+        self.limit_s: float = more.pop("limit_s", 3600)
         profile = more.pop("profile", Profile())
         self.runtime = runtime or SimulatedRuntime(profile, clock, randomness, SimulatedPodNetwork("10.244.0.0/24"))
         self.deps = KubeletDeps(
@@ -332,7 +333,11 @@ class Node:
         await self.cluster.create(PODS, "default", pod)
 
     async def until_phase(self, name: str, phase: str) -> Json:
-        await self.cluster.until(lambda: self.cluster.pod(name)["status"].get("phase") == phase)
+        try:
+            await self.cluster.until(lambda: self.cluster.pod(name)["status"].get("phase") == phase, self.limit_s)
+        except TimeoutError:
+            await self.kubelet.context.recorder.flush()
+            raise AssertionError((self.cluster.pod(name)["status"], self.cluster.events(name))) from None
         return self.cluster.pod(name)["status"]
 
     def condition(self, name: str, kind: str) -> Json:

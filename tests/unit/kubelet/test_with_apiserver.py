@@ -1,0 +1,68 @@
+"""The kubelet against the real API server, in one process: what it writes is accepted and shown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+import pytest
+from kubelet_support import NODE, Node
+
+from tiphys.apiserver.assembly import ApiServerConfig, Assembled, assemble
+from tiphys.base.clock import Randomness, SystemClock
+from tiphys.base.errors import ApiError
+from tiphys.client.local import LocalClient
+from tiphys.client.resources import EVENTS, NODES, PODS
+from tiphys.store.memory import MemoryStore
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Assembled]:
+    store = MemoryStore()
+    await store.start()
+    assembled = await assemble(ApiServerConfig(), store, SystemClock(), Randomness(3))
+    yield assembled
+    await assembled.stop()
+    await store.stop()
+
+
+async def get(client: LocalClient, name: str) -> dict[str, Any]:
+    return dict(msgspec.json.decode(await client.get(PODS, "default", name)))
+
+
+async def until(client: LocalClient, name: str, what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    async with asyncio.timeout(10):
+        while not what(pod := await get(client, name)):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    return pod
+
+
+async def test_a_pod_lives_and_dies_with_the_rights_of_its_node(server: Assembled) -> None:
+    admin = LocalClient(server.handle, "admin", ("system:masters",))
+    own = LocalClient(server.handle, f"system:node:{NODE}", ("system:nodes", "system:authenticated"))
+    async with Node(own):  # type: ignore[arg-type]
+        spec = {
+            "nodeName": NODE,
+            "automountServiceAccountToken": False,
+            "containers": [{"name": "web", "image": "nginx"}],
+        }
+        account = {"metadata": {"name": "default"}}
+        await admin.request("POST", "/api/v1/namespaces/default/serviceaccounts", body=msgspec.json.encode(account))
+        pod = {"metadata": {"name": "web"}, "spec": {**spec, "terminationGracePeriodSeconds": 1}}
+        await admin.create(PODS, "default", pod)
+        shown = await until(admin, "web", lambda p: p["status"]["phase"] == "Running")
+        ready = [c for c in shown["status"]["conditions"] if c["type"] == "Ready"]
+        assert ready[0]["status"] == "True"
+        assert shown["status"]["containerStatuses"][0]["state"]["running"]["startedAt"]
+        node = msgspec.json.decode(await admin.get(NODES, "", NODE))
+        assert {c["type"] for c in node["status"]["conditions"]} == {
+            "Ready", "MemoryPressure", "DiskPressure", "PIDPressure",
+        }  # fmt: skip
+        events = await admin.list(EVENTS, "default")
+        assert {"Pulled", "Created", "Started"} <= {msgspec.json.decode(e)["reason"] for e in events.items}
+        await admin.delete(PODS, "default", "web")
+        with pytest.raises(ApiError) as gone:
+            await until(admin, "web", lambda p: False)
+        assert gone.value.code == 404
