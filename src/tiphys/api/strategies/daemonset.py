@@ -92,7 +92,7 @@ def _check_strategy(causes: list[Cause], strategy: JsonObject, path: str) -> Non
     if kind == "OnDelete":
         return
     if kind != "RollingUpdate":
-        causes.append(not_supported(path, strategy, _TYPES))
+        causes.append(not_supported(path, {"Type": kind, "RollingUpdate": strategy.get("rollingUpdate")}, _TYPES))
         return
     rolling = strategy.get("rollingUpdate")
     if rolling is None:
@@ -101,8 +101,8 @@ def _check_strategy(causes: list[Cause], strategy: JsonObject, path: str) -> Non
     unavailable, surge = rolling.get("maxUnavailable"), rolling.get("maxSurge")
     unavailable_path, surge_path = f"{path}.rollingUpdate.maxUnavailable", f"{path}.rollingUpdate.maxSurge"
     check_nonnegative_int_or_percent(causes, unavailable_path, unavailable)
-    check_at_most_100_percent(causes, unavailable_path, unavailable)
     check_nonnegative_int_or_percent(causes, surge_path, surge)
+    check_at_most_100_percent(causes, unavailable_path, unavailable)
     check_at_most_100_percent(causes, surge_path, surge)
     if int_of(unavailable) and int_of(surge):
         causes.append(invalid_value(surge_path, surge, "may not be set when maxUnavailable is non-zero"))

@@ -5,11 +5,10 @@ Spec: Kubernetes documentation, "Deployments"; API reference, apps/v1 Deployment
 
 from __future__ import annotations
 
-from tiphys.api.causes import forbidden, invalid_value, required
+from tiphys.api.causes import forbidden, invalid_value, not_supported, required
 from tiphys.api.kind import Context, JsonObject, Strategy
 from tiphys.api.strategies.fields import (
     check_at_most_100_percent,
-    check_enum,
     check_nonnegative,
     check_nonnegative_int_or_percent,
     check_same,
@@ -76,7 +75,8 @@ def _check_strategy(causes: list[Cause], strategy: JsonObject, path: str) -> Non
         else:
             _check_rolling_update(causes, rolling, f"{path}.rollingUpdate")
     else:
-        check_enum(causes, f"{path}.type", kind, _TYPES)
+        # The bad value is the whole strategy, as the server's own record shows it.
+        causes.append(not_supported(path, {"Type": kind, "RollingUpdate": rolling}, _TYPES))
 
 
 def _check_rolling_update(causes: list[Cause], rolling: JsonObject, path: str) -> None:
