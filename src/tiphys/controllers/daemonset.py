@@ -103,7 +103,7 @@ class DaemonSetLoop:
             self.queue.add(key)
             return
         digest = current.metadata.labels.get(REVISION_LABEL, "")
-        pods = await claim(self.shared, resources.DAEMONSETS, daemonset, daemonset.spec.selector, self.pods)
+        pods = await claim(resources.DAEMONSETS, daemonset, daemonset.spec.selector, self.pods)
         now_s = self.shared.deps.clock.now_s()
         nodes = self.nodes.all()
         plan = plan_daemons(daemonset, nodes, pods, digest, now_s)

@@ -192,7 +192,7 @@ class DeploymentLoop:
             text = "This deployment is selecting all pods. A non-empty selector is required."
             self.recorder.record(deployment, "Warning", "SelectingAll", text)
             return
-        sets = await claim(self.shared, resources.DEPLOYMENTS, deployment, deployment.spec.selector, self.sets)
+        sets = await claim(resources.DEPLOYMENTS, deployment, deployment.spec.selector, self.sets)
         first = plan_pause(deployment)
         if deployment.metadata.deletion_timestamp:
             await self._finish(key, deployment, sets, find_new(deployment, sets), None, is_rollout=False)

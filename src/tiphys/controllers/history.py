@@ -60,13 +60,12 @@ class Histories:
     """The effects, for the owners of one kind."""
 
     def __init__(self, shared: Shared, resource: Resource) -> None:
-        self.shared = shared
         self.resource = resource
         self.mirror: Mirror[ControllerRevision] = shared.mirror(resources.CONTROLLERREVISIONS, ControllerRevision)
 
     async def of(self, owner: View, selector: LabelSelector | None) -> list[ControllerRevision]:
         """Return the owner's revisions, oldest first."""
-        found = await claim(self.shared, self.resource, owner, selector, self.mirror)
+        found = await claim(self.resource, owner, selector, self.mirror)
         return sorted(found, key=lambda r: (r.revision, r.metadata.name))
 
     async def current(

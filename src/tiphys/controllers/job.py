@@ -84,7 +84,7 @@ class JobLoop:
         job = self.jobs.get(key)
         if job is None or job.spec.managed_by not in ("", OWN_NAME):
             return
-        pods = await claim(self.shared, resources.JOBS, job, job.spec.selector, self.pods)
+        pods = await claim(resources.JOBS, job, job.spec.selector, self.pods, finalizer=TRACKING)
         if is_finished(job):
             await self._free([p for p in pods if TRACKING in p.metadata.finalizers and not _is_running(p)])
             return

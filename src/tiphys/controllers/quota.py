@@ -18,8 +18,8 @@ from typing import Any
 import msgspec
 
 from tiphys.api.quantity import NANOS, Quantity, format_quantity, parse_quantity
-from tiphys.api.views.config import ConfigMap, Secret
-from tiphys.api.views.meta import ObjectMeta, View
+from tiphys.api.views.config import ConfigMap
+from tiphys.api.views.meta import ObjectMeta, PartialObject, View
 from tiphys.api.views.service import Service
 from tiphys.base.errors import ApiError
 from tiphys.client import resources
@@ -198,7 +198,7 @@ class QuotaLoop:
             self.pods,
             self.services,
             shared.mirror(resources.CONFIGMAPS, ConfigMap),
-            shared.mirror(resources.SECRETS, Secret),
+            shared.mirror(resources.SECRETS, PartialObject),
             shared.mirror(resources.REPLICATIONCONTROLLERS, ReplicationController),
         )
         for mirror in self.watched:

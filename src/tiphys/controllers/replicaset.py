@@ -11,7 +11,7 @@ Spec: Kubernetes docs, "ReplicaSet" (scaling down, pod deletion cost), API refer
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -208,11 +208,18 @@ def next_check_s(workload: Workload, owned: Iterable[Pod], now_s: float) -> floa
 
 
 async def claim(
-    shared: Shared, resource: Resource, owner: View, selector: LabelSelector | None, mirror: Mirror[Any]
+    resource: Resource,
+    owner: View,
+    selector: LabelSelector | None,
+    mirror: Mirror[Any],
+    *,
+    accepts: Callable[[Any], bool] = lambda view: True,
+    finalizer: str = "",
 ) -> list[Any]:
     """Return the objects that `owner` controls, after adopting matching orphans and releasing what matches no more.
 
-    An owner that is being deleted adopts nothing. A lost race (the object changed or went) is left to the next event.
+    An owner that is being deleted adopts nothing. `accepts` is a further condition for adoption; `finalizer` comes and
+    goes with the ownership. A lost race (the object changed or went) is left to the next event.
     """
     meta = owner.metadata  # type: ignore[attr-defined]
     kept = []
@@ -220,17 +227,23 @@ async def claim(
         if matches_selector(selector, view.metadata.labels) or meta.deletion_timestamp:
             kept.append(view)
             continue
-        references = [r for r in _raw_references(view) if r["uid"] != meta.uid]
-        await _try_patch(mirror, view, {"metadata": {"ownerReferences": references or None}})
+        change: dict[str, Any] = {
+            "ownerReferences": [r for r in _raw_references(view) if r["uid"] != meta.uid] or None,
+        }
+        if finalizer in view.metadata.finalizers:
+            change["finalizers"] = [f for f in view.metadata.finalizers if f != finalizer] or None
+        await _try_patch(mirror, view, {"metadata": change})
     if meta.deletion_timestamp:
         return kept
     for view in mirror.owned(f"orphans/{meta.namespace}"):
         if view.metadata.deletion_timestamp or not matches_selector(selector, view.metadata.labels):
             continue
-        if isinstance(view, Pod) and not is_active(view):
+        if (isinstance(view, Pod) and not is_active(view)) or not accepts(view):
             continue
-        references = [*_raw_references(view), owner_reference(resource, meta)]
-        adopted = await _try_patch(mirror, view, {"metadata": {"ownerReferences": references}})
+        change = {"ownerReferences": [*_raw_references(view), owner_reference(resource, meta)]}
+        if finalizer and finalizer not in view.metadata.finalizers:
+            change["finalizers"] = [*view.metadata.finalizers, finalizer]
+        adopted = await _try_patch(mirror, view, {"metadata": change})
         if adopted is not None:
             kept.append(adopted)
     return kept
@@ -295,7 +308,7 @@ class ReplicaSetLoop:
         if workload is None:
             return
         now_s = self.shared.deps.clock.now_s()
-        owned = await claim(self.shared, self.resource, workload, selector_of(workload), self.pods)
+        owned = await claim(self.resource, workload, selector_of(workload), self.pods)
         failure, error = None, None
         if workload.metadata.deletion_timestamp is None:
             failure, error = await self._apply(workload, [p for p in owned if is_active(p)], now_s)

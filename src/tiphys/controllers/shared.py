@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from tiphys.api.views.config import ConfigMap, Namespace, Secret, ServiceAccount
+from tiphys.api.views.config import ConfigMap, Namespace, ServiceAccount
 from tiphys.api.views.discovery import EndpointSlice
 from tiphys.api.views.lease import Lease
-from tiphys.api.views.meta import View
+from tiphys.api.views.meta import PartialObject, View
 from tiphys.api.views.node import Node
 from tiphys.api.views.service import Endpoints, Service
 from tiphys.base.clock import Clock, Randomness
@@ -73,7 +73,7 @@ _VIEWS: dict[Resource, type[View]] = {
     resources.PODS: views.Pod,
     resources.REPLICASETS: views.ReplicaSet,
     resources.REPLICATIONCONTROLLERS: views.ReplicationController,
-    resources.SECRETS: Secret,
+    resources.SECRETS: PartialObject,
     resources.SERVICEACCOUNTS: ServiceAccount,
     resources.SERVICES: Service,
     resources.STATEFULSETS: views.StatefulSet,

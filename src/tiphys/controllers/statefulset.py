@@ -82,7 +82,13 @@ class StatefulSetLoop:
             self.queue.add(key)
             return
         current = next((r for r in revisions if r.metadata.name == statefulset.status.current_revision), update)
-        pods = await claim(self.shared, resources.STATEFULSETS, statefulset, statefulset.spec.selector, self.pods)
+        pods = await claim(
+            resources.STATEFULSETS,
+            statefulset,
+            statefulset.spec.selector,
+            self.pods,
+            accepts=lambda pod: ordinal_of(statefulset, pod) is not None,
+        )
         now_s = self.shared.deps.clock.now_s()
         plan = plan_statefulset(statefulset, pods, current.metadata.name, update.metadata.name, now_s)
         error = await self._apply(statefulset, plan, {r.metadata.name: r for r in (current, update)})

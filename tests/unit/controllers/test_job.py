@@ -178,6 +178,28 @@ async def test_suspension_deletes_pods_and_resuming_starts_anew() -> None:
         assert "startTime" not in work(cluster)["status"]
 
 
+async def test_a_released_pod_loses_our_finalizer_and_an_adopted_one_gets_it() -> None:
+    cluster = FakeCluster()
+    cluster.put(resources.JOBS, job())
+    async with running(cluster, "job"):
+        await quiet(cluster)
+        key = f"default/{cluster.list_now(resources.PODS)[0]['metadata']['name']}"
+        cluster.change(resources.PODS, key, {"metadata": {"labels": {"batch.kubernetes.io/controller-uid": "x"}}})
+        await quiet(cluster)
+        released = cluster.get_now(resources.PODS, key)
+        assert released is not None
+        assert not released["metadata"].get("finalizers")
+        assert not released["metadata"].get("ownerReferences")
+        for pod in cluster.list_now(resources.PODS):
+            if pod["metadata"].get("finalizers"):
+                other = f"default/{pod['metadata']['name']}"
+                cluster.change(resources.PODS, other, {"metadata": {"ownerReferences": None, "finalizers": None}})
+        await quiet(cluster)
+        adopted = [p for p in cluster.list_now(resources.PODS) if p["metadata"].get("ownerReferences")]
+        assert adopted
+        assert all(p["metadata"]["finalizers"] == ["batch.kubernetes.io/job-tracking"] for p in adopted)
+
+
 async def test_a_deleted_job_frees_its_pods() -> None:
     cluster = FakeCluster()
     cluster.put(resources.JOBS, job(parallelism=3, completions=3))

@@ -121,3 +121,17 @@ async def test_a_crash_after_any_write_is_mended(write: int) -> None:
             break
     assert names(cluster) == ["db-0", "db-1"]
     assert len(cluster.list_now(resources.CONTROLLERREVISIONS)) == 1
+
+
+async def test_only_pods_with_its_names_are_adopted() -> None:
+    cluster = FakeCluster()
+    cluster.put(resources.STATEFULSETS, statefulset(replicas=1))
+    for name in ("db-0", "stranger"):
+        meta = {"name": name, "namespace": "default", "labels": {"app": "web"}}
+        cluster.put(resources.PODS, {"metadata": meta, "spec": {}, "status": {"phase": "Pending"}})
+    async with running(cluster, "statefulset"):
+        await quiet(cluster)
+    owned = {
+        p["metadata"]["name"]: bool(p["metadata"].get("ownerReferences")) for p in cluster.list_now(resources.PODS)
+    }
+    assert owned == {"db-0": True, "stranger": False}
