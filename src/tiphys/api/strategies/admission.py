@@ -217,7 +217,10 @@ def validate_policy_binding(binding: JsonObject, context: Context) -> list[Cause
         for index, action in enumerate(actions):
             check_enum(causes, f"spec.validationActions[{index}]", action, _ACTIONS)
         if "Deny" in actions and "Warn" in actions:
-            detail = "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)"
+            detail = (
+                "must not contain both Deny and Warn (repeating the same validation failure information in the API "
+                "response and headers serves no purpose)"
+            )
             causes.append(invalid_value("spec.validationActions", actions, detail))
     return causes
 

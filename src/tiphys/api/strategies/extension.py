@@ -172,7 +172,9 @@ def validate_definition_update(new: JsonObject, old: JsonObject, context: Contex
         if version not in known:
             detail = (
                 "missing from spec.versions; "
-                + f"{version} was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in {version} and removes {version} from status.storedVersions"
+                + f"{version} was previously a storage version, and must remain in spec.versions until a storage "
+                f"migration ensures no data remains persisted in {version} and removes {version} from "
+                "status.storedVersions"
             )
             causes.append(invalid_value(f"status.storedVersions[{index}]", version, detail))
     return causes

@@ -127,7 +127,8 @@ def warnings(claim: JsonObject) -> list[str]:
     found = []
     if STORAGE_CLASS_ANNOTATION in ((claim.get("metadata") or {}).get("annotations") or {}):
         found.append(
-            f'metadata.annotations[{STORAGE_CLASS_ANNOTATION}]: deprecated since v1.8; use "storageClassName" attribute instead'
+            f"metadata.annotations[{STORAGE_CLASS_ANNOTATION}]: deprecated since v1.8; "
+            'use "storageClassName" attribute instead'
         )
     storage = ((spec_of(claim).get("resources") or {}).get("requests") or {}).get("storage")
     if storage is not None and nanos(storage) % 10**9:

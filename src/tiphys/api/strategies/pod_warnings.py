@@ -105,7 +105,8 @@ def _warn_volume(warnings: list[str], volume: JsonObject, path: str) -> None:
         storage = (((claim.get("spec") or {}).get("resources") or {}).get("requests") or {}).get("storage")
         if storage is not None and nanos(storage) % 10**9:
             warnings.append(
-                f'{path}.ephemeral.volumeClaimTemplate.spec.resources.requests[storage]: fractional byte value "{storage}" is invalid, must be an integer'
+                f"{path}.ephemeral.volumeClaimTemplate.spec.resources.requests[storage]: "
+                f'fractional byte value "{storage}" is invalid, must be an integer'
             )
 
 
@@ -117,7 +118,8 @@ def _warn_container(warnings: list[str], container: JsonObject, path: str) -> No
                 amount = (resources.get(part) or {}).get(name)
                 if amount is not None and nanos(amount) % 10**9:
                     warnings.append(
-                        f'{path}.resources.{part}[{name}]: fractional byte value "{amount}" is invalid, must be an integer'
+                        f"{path}.resources.{part}[{name}]: "
+                        f'fractional byte value "{amount}" is invalid, must be an integer'
                     )
     env = container.get("env")
     if env and len(env) > 1:

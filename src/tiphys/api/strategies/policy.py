@@ -33,7 +33,6 @@ _EVICTION_POLICIES = ("AlwaysAllow", "IfHealthyBudget")
 _METRIC_TYPES = ("ContainerResource", "External", "Object", "Pods", "Resource")
 _METRIC_FIELDS = {kind: kind[0].lower() + kind[1:] for kind in _METRIC_TYPES}
 _TARGET_TYPES = ("AverageValue", "Utilization", "Value")
-_CPU_80 = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}
 
 
 def validate_budget(budget: JsonObject, context: Context) -> list[Cause]:
@@ -127,7 +126,8 @@ def default_autoscaler(autoscaler: JsonObject) -> None:
     if str(autoscaler.get("apiVersion", "")).endswith("/v1"):
         return
     if not spec.get("metrics"):
-        spec["metrics"] = [{**_CPU_80, "resource": {"name": "cpu", "target": dict(_CPU_80["resource"]["target"])}}]  # type: ignore[index]
+        target = {"type": "Utilization", "averageUtilization": 80}
+        spec["metrics"] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
     behavior = spec.get("behavior")
     if behavior is not None:
         behavior["scaleUp"] = {
