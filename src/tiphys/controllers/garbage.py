@@ -17,7 +17,7 @@ import logging
 from collections import OrderedDict
 from typing import Any
 
-from tiphys.api.views.meta import ObjectMeta, OwnerReference, PartialObject, decode_view
+from tiphys.api.views.meta import ObjectMeta, ObjectReference, OwnerReference, PartialObject, decode_view
 from tiphys.base.errors import ApiError
 from tiphys.client import resources
 from tiphys.client.interface import Resource
@@ -257,8 +257,6 @@ class GarbageLoop:
         return OwnerState.WAITING if is_waiting and owner.block_owner_deletion else OwnerState.SOLID
 
     def _warn_scope(self, item: Item, owner: OwnerReference) -> None:
-        from tiphys.api.views.meta import ObjectReference
-
         reference = ObjectReference(
             api_version=item.resource.api_version, kind=item.resource.kind, name=item.name, uid=item.uid
         )

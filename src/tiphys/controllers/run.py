@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from tiphys.client.queue import run_workers
+from tiphys.controllers.claimprotection import claim_protection_controller
 from tiphys.controllers.clusterrole import clusterrole_controller
 from tiphys.controllers.cronjob import cronjob_controller
 from tiphys.controllers.daemonset import daemonset_controller
@@ -51,6 +52,7 @@ CONTROLLERS: Mapping[str, Callable[[Shared], Controller]] = {
     "cronjob": cronjob_controller,
     "disruption": disruption_controller,
     "resourcequota": quota_controller,
+    "pvc-protection": claim_protection_controller,
     "clusterrole-aggregation": clusterrole_controller,
     "ttl-after-finished": job_expiry_controller,
 }
