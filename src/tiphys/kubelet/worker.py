@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -21,6 +20,7 @@ from tiphys.base.clock import parse_time
 from tiphys.base.errors import ApiError, TiphysError
 from tiphys.client.resources import PODS
 from tiphys.kubelet.context import NodeContext
+from tiphys.kubelet.operations import Operations
 from tiphys.kubelet.plan import (
     Backoff,
     Kill,
@@ -48,8 +48,6 @@ POD = "(pod)"
 """Name of the operation that makes volumes and sandbox; container names hold no brackets."""
 START = "(start)"
 """Name of the operation that starts containers one after another."""
-FIRST_RETRY_S = 0.5
-LONGEST_RETRY_S = 120.0
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
 
 
@@ -80,18 +78,17 @@ class PodWorker:
         self._vanished = False
         """The API object is gone: no status, no delete."""
         self._wake = asyncio.Event()
-        self._operations: dict[str, asyncio.Task[None]] = {}
+        self._operations = Operations(context.clock, self.wake, f"{pod.metadata.namespace}/{pod.metadata.name}")
         self._backoffs: dict[str, Backoff] = {}
         self._waiting: dict[str, tuple[str, str]] = {}
-        self._retry_at_s: dict[str, float] = {}
-        self._retry_s: dict[str, float] = {}
         self._messages: dict[str, str] = {}
         self._failed: tuple[str, str] | None = None
         self._mounted = False
         self._unmounted = False
         self._remount = False
+        self._renew_at_s: float | None = None
+        """When content of the volumes runs out (tokens)."""
         self._starting: set[str] = set()
-        self._wake_at_s: float | None = None
         self._grace_s = grace_period_s(pod)
         self._deleted_object = False
         self.prober = Prober(context, self.wake)
@@ -144,12 +141,14 @@ class PodWorker:
                 self._wake.clear()
                 try:
                     await self._step()
+                    self._operations.succeeded("step")
                 except (TiphysError, OSError) as error:
                     log.warning("pod %s: %s; the step is tried again", self._name(), error)
-                    self._wake_in(self._next_retry_s("step"))
+                    self._operations.retry("step")
+                    self._operations.due("step")
                 await self._sleep()
         finally:
-            await self._cancel_operations()
+            await self._operations.close()
             await self.prober.stop()
             await self.writer.close()
             self.context.objects.forget(self.pod.metadata.uid)
@@ -160,8 +159,8 @@ class PodWorker:
         if self.phase is Phase.GONE:
             return
         timeout_s = None
-        if self._wake_at_s is not None:
-            timeout_s = max(0.0, self._wake_at_s - self.context.clock.now_s())
+        if self._operations.next_s is not None:
+            timeout_s = max(0.0, self._operations.next_s - self.context.clock.now_s())
         try:
             async with asyncio.timeout(timeout_s):
                 await self._wake.wait()
@@ -169,7 +168,7 @@ class PodWorker:
             pass
 
     async def _step(self) -> None:
-        self._wake_at_s = None
+        self._operations.next_s = None
         await self._observe()
         self._check_grace()
         self.prober.sync(self._known_pod(), self.runtime, self.addresses)
@@ -214,7 +213,7 @@ class PodWorker:
                     self._messages[container.id] = self.context.files.termination_message(self.pod, spec, container)
 
     def _busy(self) -> frozenset[str]:
-        return frozenset({*self._starting, *(n for n in self._operations if n not in (POD, START))})
+        return frozenset({*self._starting, *(n for n in self._operations.names() if n not in (POD, START))})
 
     # Running
 
@@ -229,7 +228,7 @@ class PodWorker:
                 self._failed = ("DeadlineExceeded", DEADLINE_MESSAGE)
                 self._event("Normal", "DeadlineExceeded", DEADLINE_MESSAGE)
                 return True
-            self._wake_at(end_s)
+            self._operations.wake_at(end_s)
         return False
 
     def _apply(self, plan: Plan) -> None:
@@ -242,28 +241,30 @@ class PodWorker:
                 )  # fmt: skip
             self._waiting[name] = waiting
         if plan.wake_at_s is not None:
-            self._wake_at(plan.wake_at_s)
+            self._operations.wake_at(plan.wake_at_s)
         for kill in plan.kills:
-            self._operate(kill.container.name, self._kill(kill))
+            self._operations.start(kill.container.name, self._kill(kill))
         if plan.stop_pod:
             self.phase = Phase.ENDING
         elif plan.create_sandbox is not None:
-            if not plan.kills and self._due("prepare"):
-                self._operate(POD, self._prepare(plan.create_sandbox))
+            if not plan.kills and self._operations.due("prepare"):
+                self._operations.start(POD, self._prepare(plan.create_sandbox))
         else:
             self._apply_starts(plan)
 
     def _apply_starts(self, plan: Plan) -> None:
-        if "renew" in self._retry_at_s and self._due("renew"):
-            del self._retry_at_s["renew"]
-            self._remount = True
+        if self._renew_at_s is not None:
+            self._operations.wake_at(self._renew_at_s)
+            if self.context.clock.now_s() >= self._renew_at_s:
+                self._renew_at_s = None
+                self._remount = True
         if not self._mounted or self._remount:
-            if self._due("prepare"):
-                self._operate(POD, self._mount())
+            if self._operations.due("prepare"):
+                self._operations.start(POD, self._mount())
             if not self._mounted:
                 return
-        starts = [s for s in plan.starts if self._due(f"start {s.name}")]
-        if starts and self._operate(START, self._start_all([(s.name, s.attempt) for s in starts])):
+        starts = [s for s in plan.starts if self._operations.due(f"start {s.name}")]
+        if starts and self._operations.start(START, self._start_all([(s.name, s.attempt) for s in starts])):
             self._starting = {s.name for s in starts}
 
     async def _prepare(self, attempt: int) -> None:
@@ -293,9 +294,9 @@ class PodWorker:
             self.sandbox_ids.append(await context.runtime.run_pod_sandbox(config))
         except (TiphysError, OSError) as error:
             self._event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
-            self._retry("prepare")
+            self._operations.retry("prepare")
             return
-        self._succeeded("prepare")
+        self._operations.succeeded("prepare")
 
     async def _mount(self) -> None:
         self._remount = False
@@ -305,22 +306,20 @@ class PodWorker:
         except VolumeFailed as error:
             self._event("Warning", "FailedMount", str(error))
             self._remount = True
-            self._retry("prepare")
+            self._operations.retry("prepare")
             return
         except (ApiError, OSError) as error:
             self._event("Warning", "FailedMount", f"Unable to attach or mount volumes: {error}")
             self._remount = True
-            self._retry("prepare")
+            self._operations.retry("prepare")
             return
         self._mounted = True
-        self._succeeded("prepare")
-        renewal_s = await self.context.files.volume_renewal_s(uid)
-        if renewal_s is not None:
-            self._retry_at_s["renew"] = renewal_s
+        self._operations.succeeded("prepare")
+        self._renew_at_s = await self.context.files.volume_renewal_s(uid)
 
     def _volume_changed(self) -> None:
         self._remount = True
-        self._succeeded("prepare")
+        self._operations.succeeded("prepare")
         self.wake()
 
     async def _start_all(self, starts: Sequence[tuple[str, int]]) -> None:
@@ -344,13 +343,13 @@ class PodWorker:
         try:
             await self._starter.start(self._known_pod(), container, attempt, sandbox, self.addresses)
             self._waiting.pop(name, None)
-            self._succeeded(f"start {name}")
+            self._operations.succeeded(f"start {name}")
         except StartFailed as error:
             self._waiting[name] = (error.reason, str(error))
             if error.retry_at_s is not None:
-                self._retry_at_s[f"start {name}"] = error.retry_at_s
+                self._operations.retry_at(f"start {name}", error.retry_at_s)
             else:
-                self._retry(f"start {name}", first_s=2.0)
+                self._operations.retry(f"start {name}", first_s=2.0)
         finally:
             self._starting.discard(name)
         self.wake()
@@ -363,8 +362,8 @@ class PodWorker:
 
     async def _become_ending(self) -> None:
         self.phase = Phase.ENDING
-        for name in [n for n in self._operations if n in (POD, START)]:
-            await self._cancel(name)
+        for name in (POD, START):
+            await self._operations.cancel(name)
         self._starting.clear()
         await self.prober.stop(keep_readiness=True)
         await self._observe()
@@ -373,15 +372,14 @@ class PodWorker:
         """Stop again with the new grace when a later deletion asks for a shorter one."""
         grace_s = grace_period_s(self.pod)
         if self.phase is Phase.ENDING and grace_s < self._grace_s:
-            for task in self._operations.values():
-                task.cancel()
+            self._operations.interrupt()
         self._grace_s = grace_s
 
     async def _step_ending(self) -> None:
         plan = plan_stop(self.pod, self.runtime, self._busy())
         for kill in plan.kills:
-            self._operate(kill.container.name, self._kill(kill))
-        if not plan.stop_pod or self._operations:
+            self._operations.start(kill.container.name, self._kill(kill))
+        if not plan.stop_pod or self._operations.names():
             return
         for sandbox_id in self.sandbox_ids:
             await self.context.runtime.stop_pod_sandbox(sandbox_id)
@@ -453,72 +451,9 @@ class PodWorker:
             else:
                 kept_sandboxes.add(container.sandbox_id)
         for sandbox in self.runtime.sandboxes:
-            if sandbox.id not in kept_sandboxes and POD not in self._operations:
+            if sandbox.id not in kept_sandboxes and POD not in self._operations.names():
                 await self.context.runtime.remove_pod_sandbox(sandbox.id)
                 self.sandbox_ids.remove(sandbox.id)
-
-    # Operations and timers
-
-    def _operate(self, name: str, effect: Coroutine[Any, Any, None]) -> bool:
-        """Run one slow effect under a name, unless one of that name runs or failed a moment ago."""
-        if name in self._operations or not self._due(name):
-            effect.close()
-            return False
-        task = asyncio.create_task(self._guard(name, effect), name=f"{name} of pod {self._name()}")
-        self._operations[name] = task
-        return True
-
-    async def _guard(self, name: str, effect: Coroutine[Any, Any, None]) -> None:
-        try:
-            await effect
-            self._succeeded(name)
-        except (TiphysError, OSError) as error:
-            log.warning("pod %s: %s: %s; it is tried again", self._name(), name, error)
-            self._retry(name)
-        except Exception:  # the worker boundary: an operation that fails in a new way must not spin
-            log.exception("pod %s: %s failed; it is tried again", self._name(), name)
-            self._retry(name)
-        finally:
-            self._operations.pop(name, None)
-            self.wake()
-
-    async def _cancel(self, name: str) -> None:
-        task = self._operations.get(name)
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-
-    async def _cancel_operations(self) -> None:
-        tasks = list(self._operations.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _due(self, name: str) -> bool:
-        """Tell whether an operation may run again; if not, wake when it may."""
-        at_s = self._retry_at_s.get(name)
-        if at_s is None or at_s <= self.context.clock.now_s():
-            return True
-        self._wake_at(at_s)
-        return False
-
-    def _retry(self, name: str, first_s: float = FIRST_RETRY_S) -> None:
-        self._retry_at_s[name] = self.context.clock.now_s() + self._next_retry_s(name, first_s)
-
-    def _next_retry_s(self, name: str, first_s: float = FIRST_RETRY_S) -> float:
-        wait_s = min(self._retry_s.get(name, first_s / 2) * 2, LONGEST_RETRY_S)
-        self._retry_s[name] = wait_s
-        return wait_s
-
-    def _succeeded(self, name: str) -> None:
-        self._retry_s.pop(name, None)
-        self._retry_at_s.pop(name, None)
-
-    def _wake_at(self, at_s: float) -> None:
-        self._wake_at_s = at_s if self._wake_at_s is None else min(self._wake_at_s, at_s)
-
-    def _wake_in(self, wait_s: float) -> None:
-        self._wake_at(self.context.clock.now_s() + wait_s)
 
     def _name(self) -> str:
         return f"{self.pod.metadata.namespace}/{self.pod.metadata.name}"

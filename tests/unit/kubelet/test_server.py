@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from kubelet_support import MemoryCluster, Node, pod_object
+from kubelet_support import NODE, MemoryCluster, Node, pod_object
 
 from tiphys.base.clock import LoopClock
 from tiphys.kubelet.commands import exit_status
 from tiphys.kubelet.directory import PodDirectory
 from tiphys.kubelet.server import KubeletApi
 from tiphys.wire.message import Peer, Request, Response, Stream
+from tiphys.wire.tls import create_ca, issue, server_context
 
 SERVER = Peer("127.0.0.1", "kube-apiserver-kubelet-client", ("system:masters",))
 
@@ -140,3 +142,28 @@ def test_a_failed_command_tells_its_exit_code() -> None:
         "reason": "NonZeroExitCode",
         "details": {"causes": [{"reason": "ExitCode", "message": "3"}]},
     }
+
+
+async def test_the_server_speaks_tls_and_wants_a_certificate(tmp_path: Path) -> None:
+    ca = create_ca("test")
+    pairs = {
+        "server": issue(ca, NODE, ip_addresses=["127.0.0.1"], server=True),
+        "api": issue(ca, "kube-apiserver-kubelet-client", client=True),
+    }
+    (tmp_path / "ca.crt").write_bytes(ca.certificate)
+    for name, pair in pairs.items():
+        pair.write(tmp_path / f"{name}.crt", tmp_path / f"{name}.key")
+    context = server_context(tmp_path / "server.crt", tmp_path / "server.key", tmp_path / "ca.crt")
+    async with Node(server_tls=context, server_address="127.0.0.1", port=0) as node:
+        await node.cluster.until(lambda: ("nodes", "", NODE) in node.cluster.objects, 5)
+        status = node.cluster.objects[("nodes", "", NODE)]["status"]
+        port = status["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+        for certificate, expected in (("api", b"HTTP/1.1 200"), ("", b"HTTP/1.1 401")):
+            client = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+            if certificate:
+                client.load_cert_chain(tmp_path / f"{certificate}.crt", tmp_path / f"{certificate}.key")
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client)
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")
+            assert (await reader.readline()).startswith(expected)
+            writer.close()
+            await writer.wait_closed()
