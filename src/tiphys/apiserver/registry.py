@@ -199,7 +199,7 @@ class Registry:
             metadata["generation"] = 1
         else:
             metadata.pop("generation", None)
-        rules = self._context(context, now_s)
+        rules = self._context(context, now_s, creating=True)
         strategy.default(obj)
         strategy.prepare_for_create(obj, rules)
         attributes = self._attributes("CREATE", stored, namespace, name, context, obj, None)
@@ -420,13 +420,14 @@ class Registry:
             )
         return value
 
-    def _context(self, context: WriteContext, now_s: float) -> Context:
+    def _context(self, context: WriteContext, now_s: float, *, creating: bool = False) -> Context:
         return Context(
             context.user.name,
             format_time(now_s),
             context.subresource,
             context.dry_run,
             self.kinds.kubernetes_version,
+            creating,
         )
 
     def _attributes(
