@@ -121,6 +121,9 @@ class EmbeddedRuntime:
     async def start(self) -> None:
         await self._network.start()
         running = dict(await self.supervisor.start())
+        for sandbox_id in running:
+            if (self._sandbox_root / sandbox_id).is_dir() and load_sandbox(self._sandbox_root / sandbox_id) is None:
+                await self.supervisor.signal(sandbox_id, signal.SIGKILL)
         await asyncio.to_thread(self._load, running)
         attached = await self._network.list_attached()
         for sandbox_id in attached:
@@ -561,7 +564,7 @@ class EmbeddedRuntime:
     def _load(self, running: dict[str, int]) -> None:
         """Read back what stands; remove what a crash left half made."""
         shutil.rmtree(self._exec_root, ignore_errors=True)
-        self._exec_root.mkdir(mode=0o700)
+        self._exec_root.mkdir(mode=0o700, exist_ok=True)  # an exec that is just ending may still write there
         self.images.clean()
         with contextlib.suppress(FileNotFoundError):
             self._cgroup_parents.update(json.loads(self._cgroup_parents_file.read_bytes())["parents"])

@@ -46,7 +46,7 @@ LINE_LIMIT_BYTES = 16 << 10
 READ_BYTES = 64 << 10
 DRAIN_READS = 64
 LOCK_RETRY_S = 0.005
-PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG = 36, 1
+PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, PR_SET_NAME = 36, 1, 15
 CLONE_NEWNS, CLONE_NEWPID = 0x20000, 0x20000000
 MS_REC, MS_PRIVATE, MNT_DETACH = 0x4000, 1 << 18, 2
 PIDFD_GET_INFO, PIDFD_INFO_EXIT = 0xC040FF0B, 1 << 3
@@ -372,8 +372,10 @@ class Supervisor:
     def start(self, connection: Connection, number: int, request: dict[str, Any]) -> None:
         process = Process(request)
         if process.kind == "holder":
-            process.pid = hold_pid_namespace()
+            process.pid, go = hold_pid_namespace()
             self.become_running(process)
+            os.write(go, b"1")
+            os.close(go)
             self.answer(connection, number, pid=process.pid)
             return
         if process.kind == "exec":
@@ -691,8 +693,10 @@ def spawn(argv: list[str], fds: list[int] | None, hide: str) -> int:
         os._exit(127)
 
 
-def hold_pid_namespace() -> int:
-    """Start the first process of a new PID namespace, which reaps and otherwise sleeps. Return its pid."""
+def hold_pid_namespace() -> tuple[int, int]:
+    """Start the first process of a new PID namespace, which reaps and otherwise sleeps. Return its pid and a pipe: it
+    ends unless something is written there, so that a crash before it is recorded leaves no process behind."""
+    wait, go = os.pipe2(os.O_CLOEXEC)
     read, write = os.pipe2(os.O_CLOEXEC)
     middle = os.fork()
     if middle == 0:
@@ -704,6 +708,10 @@ def hold_pid_namespace() -> int:
                 os.write(write, str(holder).encode())
                 os._exit(0)
             os.setsid()
+            os.close(go)
+            if not os.read(wait, 1):
+                os._exit(1)
+            LIBC.prctl(PR_SET_NAME, b"pod-init", 0, 0, 0)
             os.closerange(0, 4096)
             os.chdir("/")
             signal.set_wakeup_fd(-1)
@@ -716,11 +724,13 @@ def hold_pid_namespace() -> int:
         finally:
             os._exit(1)
     os.close(write)
+    os.close(wait)
     said = os.read(read, 32)
     os.close(read)
     if not said:
+        os.close(go)
         raise OSError(errno.EPERM, "cannot make a PID namespace")
-    return int(said)
+    return int(said), go
 
 
 def read_stat(pid: int) -> list[str]:
