@@ -6,6 +6,9 @@ it; the runtime gets the paths in mounts.
 
 from __future__ import annotations
 
+import glob
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -92,7 +95,10 @@ class NoFiles:
     async def container_files(
         self, pod: BoundPod, container: Specced, attempt: int, envs: Mapping[str, str], addresses: Sequence[str]
     ) -> ContainerFiles:
-        return ContainerFiles(log_path=f"{container.name}/{attempt}.log" if self._log_root else "")
+        if not self._log_root:
+            return ContainerFiles()
+        os.makedirs(f"{self.log_directory(pod)}/{container.name}", exist_ok=True)
+        return ContainerFiles(log_path=f"{container.name}/{attempt}.log")
 
     def log_directory(self, pod: BoundPod) -> str:
         return log_directory(self._log_root, pod) if self._log_root else ""
@@ -107,7 +113,9 @@ class NoFiles:
         return ()
 
     async def remove_logs(self, uid: str) -> None:
-        return None
+        if self._log_root:
+            for place in glob.glob(f"{glob.escape(self._log_root)}/*_{uid}"):
+                shutil.rmtree(place, ignore_errors=True)
 
     def disk_root(self) -> str:
         return ""

@@ -7,7 +7,9 @@ has succeeded. A changed verdict wakes the pod's worker. Invariant: no task outl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from tiphys.api.views.pod import Container as ContainerSpec
 from tiphys.api.views.pod import Probe
@@ -50,8 +52,10 @@ class Prober:
                 continue
             if spec.startup_probe or spec.readiness_probe or spec.liveness_probe:
                 self._names[container_id] = container.name
-                self._started[container_id] = spec.startup_probe is None
-                self._ready[container_id] = False
+                # After a restart of the kubelet a container stays what it was until a probe says otherwise.
+                known = _known_status(pod, container_id)
+                self._started[container_id] = spec.startup_probe is None or bool(known.get("started"))
+                self._ready[container_id] = bool(known.get("ready"))
                 self._tasks[container_id] = asyncio.create_task(
                     self._run(container, spec),
                     name=f"probes of {pod.metadata.namespace}/{pod.metadata.name}/{spec.name}",
@@ -85,7 +89,8 @@ class Prober:
             table.pop(container_id, None)
 
     async def _run(self, container: Container, spec: ContainerSpec) -> None:
-        if spec.startup_probe is not None and not await self._wait_started(container, spec, spec.startup_probe):
+        probe = None if self._started[container.id] else spec.startup_probe
+        if probe is not None and not await self._wait_started(container, spec, probe):
             return
         self._started[container.id] = True
         self._wake()
@@ -110,6 +115,8 @@ class Prober:
 
     async def _repeat(self, container: Container, spec: ContainerSpec, probe: Probe, kind: str) -> None:
         tally = first_tally(kind)
+        if kind == "readiness":
+            tally = replace(tally, verdict=self._ready[container.id])
         await self._first_delay(container, probe)
         while True:
             before = tally.verdict
@@ -171,3 +178,12 @@ class Prober:
 
     def _event(self, spec: ContainerSpec, reason: str, message: str) -> None:
         self._context.recorder.record(pod_reference(self._pod, spec.name), "Warning", reason, message)
+
+
+def _known_status(pod: BoundPod, container_id: str) -> Mapping[str, Any]:
+    """Return the status that the server has of this very instance, or {}."""
+    for group in ("containerStatuses", "initContainerStatuses"):
+        for status in pod.status.get(group) or ():
+            if str(status.get("containerID", "")).endswith("//" + container_id):
+                return dict(status)
+    return {}

@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from tiphys.api.views.pod import Container as ContainerSpec
 from tiphys.base.clock import format_time
 from tiphys.kubelet.conditions import pod_conditions
@@ -331,9 +329,11 @@ def status_patch(pod: BoundPod, old: Mapping[str, Any], new: Json) -> Json | Non
     changes: Json = {}
     for key, value in new.items():
         before = old.get(key)
+        if before == value:
+            continue
         if key == "conditions":
-            known = {c.get("type"): _bare(c) for c in before or ()}
-            changed = [c for c in value if known.get(c["type"]) != _bare(c)]
+            known = {c.get("type"): c for c in before or ()}
+            changed = [c for c in value if known.get(c["type"]) != c and _bare(known.get(c["type"])) != _bare(c)]
             if changed:
                 changes[key] = [_condition_change(c, known.get(c["type"])) for c in changed]
         elif key in ("podIPs", "hostIPs"):
@@ -357,13 +357,8 @@ def _condition_change(new: Json, old: Any) -> Json:
 
 def _bare(value: Any) -> Any:
     """Return a value without nulls and empty maps, which the server may leave out."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {k: b for k, v in value.items() if (b := _bare(v)) not in (None, {}, [])}
     if isinstance(value, list | tuple):
         return [_bare(v) for v in value]
     return value
-
-
-def encode_json(value: Any) -> bytes:
-    """Return compact JSON, for comparing and writing."""
-    return msgspec.json.encode(value)

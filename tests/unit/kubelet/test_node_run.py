@@ -187,6 +187,9 @@ class Scripted(AgreeableProbes):
     async def http(self, action: object, address: str, port: int, timeout_s: float) -> ProbeResult:
         return self.answer
 
+    async def tcp(self, address: str, port: int, timeout_s: float) -> ProbeResult:
+        return self.answer
+
 
 def ready(node: Node, name: str) -> bool:
     conditions = node.cluster.pod(name)["status"].get("conditions") or ()
@@ -274,5 +277,26 @@ def test_many_pods_at_once_cost_three_status_writes_each() -> None:
                 await node.run_pod(pod_object(f"web-{index}"))
             await node.cluster.until(lambda: all(ready(node, f"web-{i}") for i in range(40)))
             assert len(node.cluster.patches) <= 40 * 3
+
+    run_virtual(test)
+
+
+def test_a_ready_container_stays_ready_while_the_kubelet_starts_again() -> None:
+    async def test() -> None:
+        first = Node()
+        keep_alive = KeepAlive(first.runtime)
+        probe = {"tcpSocket": {"port": 80}, "initialDelaySeconds": 60, "periodSeconds": 5, "failureThreshold": 1}
+        container = {"name": "web", "image": "nginx", "readinessProbe": probe}
+        async with Node(first.cluster, first.runtime, wrapped=keep_alive) as node:
+            await node.run_pod(pod_object("web", [container]))
+            await node.cluster.until(lambda: ready(node, "web"))
+        probes = Scripted()
+        async with Node(first.cluster, first.runtime, wrapped=keep_alive, network_probes=probes) as again:
+            writes = len(again.cluster.patches)
+            await asyncio.sleep(3)
+            assert ready(again, "web") and len(again.cluster.patches) == writes
+            probes.answer = ProbeResult(False, "no")
+            await again.cluster.until(lambda: not ready(again, "web"), 30)
+        await first.runtime.stop()
 
     run_virtual(test)

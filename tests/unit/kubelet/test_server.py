@@ -14,8 +14,10 @@ import pytest
 from kubelet_support import NODE, MemoryCluster, Node, pod_object
 
 from tiphys.base.clock import LoopClock
+from tiphys.client.resources import PODS
 from tiphys.kubelet.commands import exit_status
 from tiphys.kubelet.directory import PodDirectory
+from tiphys.kubelet.podfiles import NoFiles
 from tiphys.kubelet.server import KubeletApi
 from tiphys.wire.message import Peer, Request, Response, Stream
 from tiphys.wire.tls import create_ca, issue, server_context
@@ -167,3 +169,14 @@ async def test_the_server_speaks_tls_and_wants_a_certificate(tmp_path: Path) -> 
             assert (await reader.readline()).startswith(expected)
             writer.close()
             await writer.wait_closed()
+
+
+async def test_simulated_nodes_with_a_log_directory_serve_and_remove_logs(tmp_path: Path) -> None:
+    async with Node(files=NoFiles(str(tmp_path))) as node:
+        await run_printer(node)
+        await asyncio.sleep(0.05)
+        assert await ask(node, "/containerLogs/default/web/web") == (200, b"one\n")
+        await node.cluster.delete(PODS, "default", "web")
+        async with asyncio.timeout(5):
+            while list(tmp_path.iterdir()):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
