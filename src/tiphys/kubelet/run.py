@@ -13,6 +13,8 @@ import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from tiphys.api.views.service import Service
 from tiphys.base.clock import Clock, Randomness
 from tiphys.base.errors import TiphysError
@@ -27,7 +29,7 @@ from tiphys.kubelet.images import Images
 from tiphys.kubelet.machine import Machine
 from tiphys.kubelet.node import NodeFacts, allocatable, node_labels
 from tiphys.kubelet.objects import Objects
-from tiphys.kubelet.pod import BoundPod, is_terminal
+from tiphys.kubelet.pod import BoundPod, is_terminal, pod_reference
 from tiphys.kubelet.podfiles import NoFiles, PodFiles
 from tiphys.kubelet.probehandler import NetworkProbes, SocketProbes
 from tiphys.kubelet.registration import Registration
@@ -210,8 +212,6 @@ class Kubelet:
         refusal = admit_pod(checked, others, self._allocatable, labels, self.deps.node_name)
         if refusal is not None:
             worker.reject(refusal.reason, refusal.message)
-            from tiphys.kubelet.pod import pod_reference
-
             self.context.recorder.record(pod_reference(pod), "Warning", refusal.reason, refusal.message)
 
     async def _run_worker(self, uid: str, worker: PodWorker) -> None:
@@ -285,8 +285,6 @@ def _needs_only(pod: BoundPod, labels: Mapping[str, str]) -> bool:
 
 
 def _without_selectors(pod: BoundPod) -> BoundPod:
-    import msgspec
-
     return msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, node_selector={}, affinity=None))
 
 
