@@ -48,7 +48,7 @@ async def test_killed_in_the_middle(seed: int) -> None:
         await asyncio.sleep(0.1)
     with contextlib.suppress(ProcessLookupError):  # a failed exec, for one, ends it
         agent.kill()
-    await agent.wait()
+    await agent.communicate()  # to the end of its output: a pipe left open is a warning
     runtime = new_runtime(directory)
     try:
         await runtime.start()
