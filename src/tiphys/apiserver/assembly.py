@@ -39,7 +39,7 @@ from tiphys.apiserver.subresources.scale import handle_scale
 from tiphys.apiserver.subresources.token import token_handler
 from tiphys.apiserver.tokens import Tokens
 from tiphys.base.clock import Clock, Randomness
-from tiphys.store.interface import Store
+from tiphys.store.interface import Store, StoreFailed
 from tiphys.wire.message import Handler
 from tiphys.wire.tls import create_signing_key
 
@@ -75,6 +75,7 @@ class Assembled:
     kinds: Kinds
     tokens: Tokens
     audiences: tuple[str, ...]
+    reads: Reads
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def stop(self) -> None:
@@ -82,6 +83,7 @@ class Assembled:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.reads.close()
         await self.cache.stop()
 
 
@@ -108,14 +110,14 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     resources = Resources(kinds, registry, reads, subresources, virtual)
     custom = CustomResources(registry, kinds, cache)
     paths = server_paths(kinds, tokens, store, cache, _checks(store, cache), _server_address(config))
-    server = ApiServer(authenticator, authorizer, resources, paths)
+    server = ApiServer(authenticator, authorizer, resources, paths, {kind.group for kind in kinds.all()})
     await custom.load()
     await bootstrap(registry, config.advertised)
     tasks = [
         asyncio.create_task(custom.run(), name="custom-resources"),
         asyncio.create_task(_run_compaction(store), name="compaction"),
     ]
-    return Assembled(server.handle, registry, cache, kinds, tokens, audiences, tasks)
+    return Assembled(server.handle, registry, cache, kinds, tokens, audiences, reads, tasks)
 
 
 def _finder(kinds: Kinds, group: str) -> Callable[[str], Kind]:
@@ -160,5 +162,9 @@ async def _run_compaction(store: Store) -> None:
     previous = store.current_revision()
     while True:
         await asyncio.sleep(COMPACT_EVERY_S)
-        await store.compact(previous)
+        try:
+            await store.compact(previous)
+        except StoreFailed as error:
+            log.error("history was not compacted, the store keeps growing until it can be: %s", error)
+            continue
         previous = store.current_revision()

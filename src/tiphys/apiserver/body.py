@@ -16,13 +16,18 @@ import orjson
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.api.protobuf import PROTOBUF, decode_protobuf
 from tiphys.api.schema import find_duplicate_fields
-from tiphys.base.errors import ApiError, bad_request, unsupported_media_type
+from tiphys.base.errors import ApiError, Cause, bad_request, invalid, unsupported_media_type
 from tiphys.wire.message import Request
 
+_UNUSUAL_NAMES = (b'" :', b'"\t:', b'"\n:', b'"\r:', b"\\u0022", b"\\u003a", b"\\u003A")
+"""Spellings of a name's end that its counting does not see."""
 YAML_TYPES = frozenset({"application/yaml", "application/apply-patch+yaml"})
 _WRITE_TYPES = ("application/json", "application/yaml", PROTOBUF)
 OBJECT_LIMIT_BYTES = 1_572_864
 """What one object may weigh, as etcd's default request limit."""
+SUMMARY_BYTES = 30
+"""How much of a body that cannot be read an error shows."""
+FIELD_MANAGER_LIMIT = 128
 
 
 def media_type(request: Request) -> str:
@@ -30,11 +35,11 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").split(";", 1)[0].strip().lower() or "application/json"
 
 
-def parse_body(request: Request) -> Any:
-    """Return the JSON or YAML value of a write's body. Raises ApiError(400, 415)."""
+def parse_body(request: Request, kind: str = "JSON") -> Any:
+    """Return the JSON, YAML or protobuf value of a write's body, of what should be a `kind`. Raises ApiError(400, 415)."""
     content_type = media_type(request)
     if content_type == "application/json":
-        return parse_json(request.body)
+        return parse_json(request.body, kind)
     if content_type in YAML_TYPES:
         return parse_yaml(request.body)
     if content_type == PROTOBUF:
@@ -44,12 +49,23 @@ def parse_body(request: Request) -> Any:
     )
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes, kind: str = "JSON") -> Any:
     """Return the JSON value of a body. Raises ApiError(400)."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise bad_request(f"the object provided is unrecognized (must be of type JSON): {error}") from None
+        raise bad_request(
+            f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; "
+            f"json parse error: {error if body else 'unexpected end of JSON input'} ({_summary(body)})"
+        ) from None
+
+
+def _summary(body: bytes) -> str:
+    """Return the beginning of a body as an error shows it: text if it looks like JSON, hexadecimal otherwise."""
+    if not body:
+        return "<empty>"
+    text = body[:SUMMARY_BYTES].decode("utf-8", "replace") if body.startswith(b"{") else body[:SUMMARY_BYTES].hex()
+    return f"{text} ..." if len(body) > SUMMARY_BYTES else text
 
 
 def parse_yaml(body: bytes) -> Any:
@@ -79,18 +95,27 @@ def check_kind(obj: Any, kind: Kind) -> JsonObject:
         )
     api_version, name = obj.get("apiVersion") or kind.api_version, obj.get("kind") or kind.kind
     if name != kind.kind:
-        raise bad_request(
-            f"{api_version}, Kind={name} in body does not match the kind of the request: "
-            f"{kind.api_version}, Kind={kind.kind}"
-            if isinstance(name, str)
-            else "json: kind must be a string"
-        )
+        raise _wrong_kind(api_version, name, kind)
     if api_version != kind.api_version:
         raise bad_request(
             f"the API version in the data ({api_version}) does not match the expected API version ({kind.api_version})"
         )
     obj["apiVersion"], obj["kind"] = kind.api_version, kind.kind
     return obj
+
+
+def _wrong_kind(api_version: Any, name: Any, kind: Kind) -> ApiError:
+    if not isinstance(name, str) or not isinstance(api_version, str):
+        field, value = ("kind", name) if not isinstance(name, str) else ("apiVersion", api_version)
+        return bad_request(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal "
+            f"{go_type(value)} into Go struct field .{field} of type string"
+        )
+    version = api_version.rpartition("/")[2]
+    return bad_request(
+        f'{name} in version "{version}" cannot be handled as a {kind.kind}: converting ({version}.{name}) to '
+        f"({kind.group.partition('.')[0] or 'core'}.{kind.kind}): unknown conversion"
+    )
 
 
 def go_type(value: Any) -> str:
@@ -112,6 +137,9 @@ def decode_object(obj: JsonObject, kind: Kind, field_validation: str, raw: bytes
     `raw` is the JSON text for finding duplicate fields, None where there is none (patches). Raises ApiError(400) for
     wrong types, and with Strict for unknown or duplicate fields; with Warn they are added to `warnings`.
     """
+    duplicates: Sequence[str] = ()
+    if raw is not None and field_validation != "Ignore" and raw[:1] in b" \t\r\n{" and _may_repeat_fields(raw, obj):
+        duplicates = find_duplicate_fields(raw)
     result = kind.schema.decode(obj)
     if result.type_errors:
         raise bad_request(
@@ -120,9 +148,19 @@ def decode_object(obj: JsonObject, kind: Kind, field_validation: str, raw: bytes
     if field_validation == "Ignore":
         return
     problems = [f'unknown field "{path}"' for path in result.unknown_fields]
-    if raw is not None and raw[:1] in b" \t\r\n{":
-        problems += [f'duplicate field "{path}"' for path in find_duplicate_fields(raw)]
+    problems += [f'duplicate field "{path}"' for path in duplicates]
     report_fields(problems, kind, field_validation, warnings)
+
+
+def _may_repeat_fields(raw: bytes, obj: JsonObject) -> bool:
+    """Tell whether some field of the JSON text may be there twice: False is certain, and found without parsing again.
+
+    The parsed object has each field once, so written again it shows fewer names than the text if one was repeated.
+    Names are counted by the quote and colon behind them, unless the text writes some in an unusual way.
+    """
+    if any(unusual in raw for unusual in _UNUSUAL_NAMES):
+        return True
+    return raw.count(b'":') != orjson.dumps(obj).count(b'":')
 
 
 def report_fields(problems: Sequence[str], kind: Kind, field_validation: str, warnings: list[str]) -> None:
@@ -139,42 +177,47 @@ def report_fields(problems: Sequence[str], kind: Kind, field_validation: str, wa
 
 def field_validation_of(request: Request) -> str:
     """Return Strict, Warn or Ignore; Warn when nothing is said. Raises ApiError(422)."""
-    value = request.param("fieldValidation") or "Warn"
+    value = (request.param("fieldValidation") if "fieldValidation" in request.raw_query else "") or "Warn"
     if value not in ("Strict", "Warn", "Ignore"):
         message = f'Unsupported value: "{value}": supported values: "", "Ignore", "Strict", "Warn"'
-        raise ApiError(
-            422,
-            "Invalid",
-            f'CreateOptions.meta.k8s.io "" is invalid: fieldValidation: {message}',
-            details={
-                "group": "meta.k8s.io",
-                "kind": "CreateOptions",
-                "causes": [{"reason": "FieldValueNotSupported", "message": message, "field": "fieldValidation"}],
-            },
-        )
+        cause = Cause("FieldValueNotSupported", "fieldValidation", message)
+        raise invalid("meta.k8s.io", options_name(request), "", [cause])
     return value
 
 
 def dry_run_of(request: Request) -> bool:
     """Tell whether the write is only tried. Raises ApiError(422) for values other than All."""
-    values = request.query.get("dryRun")
+    values = request.query.get("dryRun") if "dryRun" in request.raw_query else None
     if not values or values == [""]:
         return False
     if values != ["All"]:
         message = f'Unsupported value: "{values[0]}": supported values: "All"'
-        raise ApiError(
-            422,
-            "Invalid",
-            f'CreateOptions.meta.k8s.io "" is invalid: dryRun: {message}',
-            details={
-                "group": "meta.k8s.io",
-                "kind": "CreateOptions",
-                "causes": [{"reason": "FieldValueNotSupported", "message": message, "field": "dryRun"}],
-            },
-        )
+        cause = Cause("FieldValueNotSupported", "dryRun", message)
+        raise invalid("meta.k8s.io", options_name(request), "", [cause])
     return True
 
 
 def field_manager_of(request: Request) -> str:
     """Return the name under which the writer owns fields: the parameter, or the program's name in User-Agent."""
-    return request.param("fieldManager") or request.headers.get("user-agent", "unknown").split("/", 1)[0][:128]
+    manager = request.param("fieldManager") if "fieldManager" in request.raw_query else ""
+    if not manager:
+        return request.headers.get("user-agent", "unknown").split("/", 1)[0][:FIELD_MANAGER_LIMIT]
+    if len(manager) > FIELD_MANAGER_LIMIT:
+        cause = Cause(
+            "FieldValueTooLong", "fieldManager", f"Too long: may not be more than {FIELD_MANAGER_LIMIT} bytes"
+        )
+        raise invalid("meta.k8s.io", options_name(request), "", [cause])
+    if not manager.isprintable():
+        text = orjson.dumps(manager).decode()
+        cause = Cause(
+            "FieldValueInvalid", "fieldManager", f"Invalid value: {text}: should only contain printable characters"
+        )
+        raise invalid("meta.k8s.io", options_name(request), "", [cause])
+    return manager
+
+
+def options_name(request: Request) -> str:
+    """Return the kind of the options that a write's query stands for."""
+    return {"POST": "CreateOptions", "PATCH": "PatchOptions", "DELETE": "DeleteOptions"}.get(
+        request.method, "UpdateOptions"
+    )

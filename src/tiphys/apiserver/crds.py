@@ -70,6 +70,9 @@ class CustomResources:
                 except ApiError as error:
                     log.warning("custom resource definition %s is tried again: %s", name, error)
                     asyncio.get_running_loop().call_later(RETRY_S, self._mark, name)
+                except Exception:  # the worker boundary: a bug with one definition must not stop the others
+                    log.exception("custom resource definition %s is tried again after a failure", name)
+                    asyncio.get_running_loop().call_later(RETRY_S, self._mark, name)
 
     def _mark(self, name: str) -> None:
         self._dirty[name] = None

@@ -14,7 +14,7 @@ from typing import Any
 
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.base.clock import format_time
-from tiphys.base.errors import bad_request, conflict
+from tiphys.base.errors import ApiError, Cause, bad_request, conflict, invalid
 
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
@@ -55,24 +55,28 @@ def parse_delete_options(body: JsonObject, query: dict[str, list[str]]) -> Delet
     propagation = first("propagationPolicy") or ""
     orphan = first("orphanDependents")
     if orphan is not None and propagation:
-        raise bad_request(
-            "DeleteOptions.meta.k8s.io is invalid: propagationPolicy: Invalid value: "
-            f'"{propagation}": orphanDependents and deletionPropagation cannot be both set'
-        )
+        text = f'Invalid value: "{propagation}": orphanDependents and deletionPropagation cannot be both set'
+        raise _invalid_option("propagationPolicy", text)
     if orphan is not None:
         propagation = "Orphan" if orphan in (True, "true", "1") else "Background"
     if propagation not in ("", "Orphan", "Background", "Foreground"):
-        raise bad_request(
-            f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "{propagation}": '
-            'supported values: "Background", "Foreground", "Orphan", "nil"'
-        )
+        supported = '"Background", "Foreground", "Orphan", "nil"'
+        raise _invalid_option("propagationPolicy", f'Unsupported value: "{propagation}": supported values: {supported}')
     preconditions = body.get("preconditions") or {}
+    if not isinstance(preconditions, dict):
+        raise bad_request("DeleteOptions: preconditions must be an object with uid and resourceVersion")
     dry_run = query.get("dryRun") or body.get("dryRun") or []
-    if dry_run and list(dry_run) != ["All"]:
-        raise bad_request(f"dryRun must be All, not {', '.join(map(str, dry_run))}")
+    if dry_run and dry_run != ["All"]:
+        shown = dry_run if isinstance(dry_run, list) else [dry_run]
+        raise _invalid_option("dryRun", f'Unsupported value: {", ".join(map(str, shown))}: supported values: "All"')
     return DeleteOptions(
         grace_s, propagation, preconditions.get("uid"), preconditions.get("resourceVersion"), bool(dry_run)
     )
+
+
+def _invalid_option(field: str, message: str) -> ApiError:
+    kind = "FieldValueNotSupported" if message.startswith("Unsupported") else "FieldValueInvalid"
+    return invalid("meta.k8s.io", "DeleteOptions", "", [Cause(kind, field, message)])
 
 
 def check_preconditions(kind: Kind, name: str, obj: JsonObject, revision: int, options: DeleteOptions) -> None:

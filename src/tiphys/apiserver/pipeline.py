@@ -9,7 +9,7 @@ Spec: Kubernetes documentation, "Controlling access to the Kubernetes API"; "Use
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,12 +63,18 @@ class ApiServer:
     """The request pipeline. `handle` is the Handler that the HTTP core and the local client call."""
 
     def __init__(
-        self, authenticator: Authenticator, authorizer: Authorizer, resources: ResourceHandler, paths: Paths
+        self,
+        authenticator: Authenticator,
+        authorizer: Authorizer,
+        resources: ResourceHandler,
+        paths: Paths,
+        own_groups: Collection[str] = (),
     ) -> None:
         self._authenticator = authenticator
         self._authorizer = authorizer
         self._resources = resources
         self._paths = paths
+        self._own_groups = frozenset(own_groups)
 
     async def handle(self, request: Request) -> Answer:
         """Answer one request. Never raises but for cancellation."""
@@ -79,10 +85,20 @@ class ApiServer:
             self._authorize(user, info)
             return await self._route(request, info, user)
         except ApiError as error:
-            return status_response(error)
+            return status_response(error) if error.code != 404 or error.details else self._no_such_path(request, error)
         except Exception as error:  # the request boundary: a bug in one request must not hurt another
             log.exception("%s %s failed", request.method, request.path)
             return status_response(internal(f"{type(error).__name__}: {error}"))
+
+    def _no_such_path(self, request: Request, error: ApiError) -> Response:
+        """Upstream answers a path that nothing claims in plain text; below a group of its own it is a Status."""
+        path = request.path
+        if path.startswith(("/api/", "/version/")) or path in ("/api", "/version"):
+            return status_response(error)
+        parts = path.split("/", 3)
+        if len(parts) > 2 and parts[1] == "apis" and parts[2] in self._own_groups:
+            return status_response(error)
+        return Response(404, b"404 page not found\n", "text/plain; charset=utf-8")
 
     def _authenticate(self, request: Request) -> User:
         trusted = request.peer.trusted_user

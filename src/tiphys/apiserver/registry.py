@@ -13,6 +13,7 @@ API conventions, "Metadata".
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,9 @@ _SYSTEM_METADATA = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGr
 _NOT_GENERATING = frozenset({"metadata", "status"})
 _NOT_BUMPING = frozenset({"status", "binding", "approval"})
 """Subresources whose writes are not changes of what the user wants."""
+_STATUS_PARTS = frozenset({"status", "approval"})
+_WHOLE = frozenset({"", "scale"})
+"""Ways in that are a change of the object's own spec: its strategy runs as for a plain update."""
 
 
 @dataclass(slots=True)
@@ -219,7 +223,8 @@ class Registry:
                     raise already_exists(stored.group, stored.plural, name)
                 return Written(stored, obj, value, created=True)
             try:
-                revision = await self._commit(Operation(stored.storage_key(namespace, name), value, ABSENT))
+                operation = Operation(stored.storage_key(namespace, name), value, ABSENT)
+                revision = await self._commit_admitted(operation, attributes)
             except ExpectationFailed:
                 raise already_exists(stored.group, stored.plural, name) from None
             succeeded = True
@@ -252,7 +257,9 @@ class Registry:
             if current is None:
                 if not create_absent:
                     raise not_found(kind.group, kind.plural, name)
-                return await self.create(kind, namespace, make({}), context)
+                wanted = make({})
+                _check_name(name, _metadata_of(wanted))
+                return await self.create(kind, namespace, wanted, context)
             try:
                 return await self._update_once(kind, stored, namespace, name, make, combine, current, context)
             except ExpectationFailed as error:
@@ -299,7 +306,8 @@ class Registry:
             if context.dry_run:
                 return Written(stored, new, splice_revision(value, current.revision), removed=remove)
             key = stored.storage_key(namespace, name)
-            revision = await self._commit(Operation(key, None if remove else value, current.revision))
+            operation = Operation(key, None if remove else value, current.revision)
+            revision = await self._commit_admitted(operation, attributes)
             succeeded = True
             return Written(stored, new, splice_revision(value, revision), removed=remove)
         finally:
@@ -308,11 +316,8 @@ class Registry:
     def _begin_update(self, kind: Kind, namespace: str, name: str, new: JsonObject, current: Current) -> None:
         """Check identity and the optimistic lock, and put back what no client may change in metadata."""
         metadata, old_metadata = _metadata_of(new), current.obj["metadata"]
-        if metadata.get("name", name) != name:
-            raise bad_request(
-                f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
-            )
-        _check_namespace(kind, namespace, metadata)
+        _check_name(name, metadata)
+        _check_namespace(kind, namespace, metadata, updating=True)
         wanted = metadata.pop("resourceVersion", None)
         if wanted and wanted != "0":
             if wanted != str(current.revision):
@@ -341,9 +346,9 @@ class Registry:
                 metadata.pop(key, None)
 
     def _prepare_update(self, stored: Kind, new: JsonObject, old: JsonObject, rules: Context) -> None:
-        if rules.subresource == "status":
+        if rules.subresource in _STATUS_PARTS:
             stored.strategy.prepare_for_status_update(new, old, rules)
-        elif not rules.subresource:
+        elif rules.subresource != "binding":  # a binding sets what an update may not change
             stored.strategy.prepare_for_update(new, old, rules)
 
     def _bump_generation(self, stored: Kind, new: JsonObject, old: JsonObject, subresource: str) -> None:
@@ -358,7 +363,7 @@ class Registry:
         strategy = stored.strategy
         causes = list(validate_object_meta_update(new, old))
         causes += [c for c in validate_object_meta(new, stored, stored.namespaced) if c not in causes]
-        if rules.subresource == "status":
+        if rules.subresource in _STATUS_PARTS:
             return causes + strategy.validate_status_update(new, old, rules)
         causes += strategy.validate(new, rules)
         if rules.subresource == "binding":
@@ -373,28 +378,42 @@ class Registry:
         """Delete an object or mark it as being deleted. Raises ApiError."""
         stored = self.storage_kind(kind)
         current = self.current(stored, namespace, name)
-        attributes = self._attributes("DELETE", stored, namespace, name, context, None, None)
         for _ in range(CONFLICT_TRIES):
             if current is None:
                 raise not_found(kind.group, kind.plural, name)
             check_preconditions(kind, name, current.obj, current.revision, options)
-            attributes.old = current.obj
+            try:
+                return await self._delete_once(stored, namespace, name, options, current, context)
+            except ExpectationFailed as error:
+                entry = error.current
+                current = None if entry is None else Current(orjson.loads(entry.value), entry.revision)
+        raise conflict(kind.group, kind.plural, name)
+
+    async def _delete_once(
+        self,
+        stored: Kind,
+        namespace: str,
+        name: str,
+        options: DeleteOptions,
+        current: Current,
+        context: WriteContext,
+    ) -> Written:
+        attributes = self._attributes("DELETE", stored, namespace, name, context, None, current.obj)
+        succeeded = False
+        try:
             await self.admission.mutate(attributes)
             await self.admission.validate(attributes)
             plan = plan_delete(stored, current.obj, options, self.clock.now_s())
             result = plan.update if plan.update is not None else current.obj
             value = encode_stored(result)
             if options.dry_run or (not plan.remove and plan.update is None):
-                body = splice_revision(value, current.revision)
-                return Written(stored, result, body, removed=plan.remove)
+                return Written(stored, result, splice_revision(value, current.revision), removed=plan.remove)
             operation = Operation(stored.storage_key(namespace, name), None if plan.remove else value, current.revision)
-            try:
-                revision = await self._commit(operation)
-                return Written(stored, result, splice_revision(value, revision), removed=plan.remove)
-            except ExpectationFailed as error:
-                entry = error.current
-                current = None if entry is None else Current(orjson.loads(entry.value), entry.revision)
-        raise conflict(kind.group, kind.plural, name)
+            revision = await self._commit_admitted(operation, attributes)
+            succeeded = True
+            return Written(stored, result, splice_revision(value, revision), removed=plan.remove)
+        finally:
+            attributes.finish(succeeded)
 
     # Steps that all writes share
 
@@ -408,6 +427,19 @@ class Registry:
             ) from error
         await self.cache.wait_for(revision)
         return revision
+
+    async def _commit_admitted(self, operation: Operation, attributes: Attributes) -> int:
+        """Commit; reservations of admission outlive a cancelled request until its write is decided and visible."""
+        if not attributes.finished:
+            return await self._commit(operation)
+        task = asyncio.ensure_future(self._commit(operation))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                held, attributes.finished = attributes.finished, []
+                task.add_done_callback(lambda done: _give_back(held, done))
+            raise
 
     def _encode(self, stored: Kind, obj: JsonObject) -> bytes:
         try:
@@ -424,7 +456,7 @@ class Registry:
         return Context(
             context.user.name,
             format_time(now_s),
-            context.subresource,
+            "" if context.subresource in _WHOLE else context.subresource,
             context.dry_run,
             self.kinds.kubernetes_version,
             creating,
@@ -475,7 +507,23 @@ def _metadata_of(obj: JsonObject) -> dict[str, Any]:
     return metadata
 
 
-def _check_namespace(kind: Kind, namespace: str, metadata: dict[str, Any]) -> None:
+def _give_back(held: list[Callable[[bool], None]], done: asyncio.Future[int]) -> None:
+    """Finish the reservations of a write whose request was cancelled."""
+    succeeded = not done.cancelled() and done.exception() is None
+    for callback in held:
+        callback(succeeded)
+
+
+def _check_name(name: str, metadata: dict[str, Any]) -> None:
+    """Raise ApiError(400) when the object of an update is not the one on the URL."""
+    given = metadata.get("name")
+    if not given:
+        raise bad_request(f"the name of the object ({name} based on URL) was undeterminable: name must be provided")
+    if given != name:
+        raise bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
+
+
+def _check_namespace(kind: Kind, namespace: str, metadata: dict[str, Any], *, updating: bool = False) -> None:
     given = metadata.get("namespace") or ""
     if not kind.namespaced:
         if given:
@@ -484,6 +532,10 @@ def _check_namespace(kind: Kind, namespace: str, metadata: dict[str, Any]) -> No
         metadata.pop("namespace", None)
         return
     if given and given != namespace:
+        if updating:
+            raise bad_request(
+                f"the namespace of the object ({given}) does not match the namespace on the URL ({namespace})"
+            )
         raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
     metadata["namespace"] = namespace
 

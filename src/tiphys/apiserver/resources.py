@@ -9,6 +9,7 @@ Spec: Kubernetes API concepts, "API verbs", "Deleting resources".
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from tiphys.apiserver.body import (
     dry_run_of,
     field_manager_of,
     field_validation_of,
+    go_type,
     parse_body,
 )
 from tiphys.apiserver.deletion import DeleteOptions, parse_delete_options
@@ -29,9 +31,12 @@ from tiphys.apiserver.reads import Reads
 from tiphys.apiserver.registry import Combine, Make, Registry, WriteContext, Written, take_status
 from tiphys.apiserver.requestinfo import RequestInfo
 from tiphys.apiserver.user import User
-from tiphys.base.errors import ApiError, bad_request, method_not_allowed, not_found, path_not_found
+from tiphys.base.errors import ApiError, Cause, bad_request, invalid, method_not_allowed, not_found, path_not_found
 from tiphys.wire.message import Answer, Request, Response
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+DELETES_AT_ONCE = 32
+"""Objects of one deletecollection that are deleted at the same time, so that the store commits them in groups."""
 _RETURNS_DELETED = frozenset(
     {
         "pods",
@@ -73,7 +78,7 @@ class Call:
 
     def body(self, kind: Kind, context: WriteContext) -> JsonObject:
         """Return the request's body as a checked object of `kind`. Raises ApiError."""
-        obj = check_kind(parse_body(self.request), kind)
+        obj = check_kind(parse_body(self.request, kind.kind), kind)
         decode_object(obj, kind, context.field_validation, self.request.body, context.warnings)
         return obj
 
@@ -129,6 +134,8 @@ class Resources:
         self._virtual = virtual
 
     async def __call__(self, request: Request, info: RequestInfo, user: User) -> Answer:
+        if request.method not in METHODS:
+            raise method_not_allowed()
         kind = self._kinds.resource(info.group, info.version, info.resource)
         if kind is None:
             raise path_not_found()
@@ -148,7 +155,7 @@ class Resources:
         info, kind = call.info, call.kind
         verb = info.verb
         if verb not in kind.verbs or (kind.namespaced and not info.namespace and verb not in ("list", "watch")):
-            raise method_not_allowed()
+            raise _not_served(kind, verb)
         namespace = info.namespace if kind.namespaced else ""
         if verb == "get":
             return await self._reads.get_object(kind, namespace, info.name, call.request)
@@ -174,7 +181,7 @@ class Resources:
         resource = f"{kind.plural}.{kind.group}" if kind.group else kind.plural
         known = kind.subresource(name.partition("/")[0])
         if known is None:
-            raise path_not_found()
+            raise not_found(kind.group, kind.plural, info.name) if kind.custom else path_not_found()
         handler = self._subresources.get((resource, name)) or self._subresources.get(("*", name))
         if handler is not None:
             return await handler(call)
@@ -204,12 +211,9 @@ class Resources:
         context = call.context()
         options = delete_options(call.request)
         listed = await self._reads.select(call.kind, namespace, call.request)
-        for cached in listed:
-            try:
-                await self._registry.delete(call.kind, cached.namespace, cached.name, options, context)
-            except ApiError as error:
-                if error.code != 404:  # gone meanwhile is what was wanted
-                    raise
+        for start in range(0, len(listed), DELETES_AT_ONCE):
+            some = listed[start : start + DELETES_AT_ONCE]
+            await asyncio.gather(*(self._delete_listed(call, c.namespace, c.name, options, context) for c in some))
         items = b",".join(cached.body for cached in listed)
         head = orjson.dumps(
             {
@@ -219,6 +223,27 @@ class Resources:
             }
         )
         return Response(200, [head[:-1], b',"items":[', items, b"]}"], headers=warning_headers(context.warnings))
+
+    async def _delete_listed(
+        self, call: Call, namespace: str, name: str, options: DeleteOptions, context: WriteContext
+    ) -> None:
+        try:
+            await self._registry.delete(call.kind, namespace, name, options, context)
+        except ApiError as error:
+            if error.code != 404:  # gone meanwhile is what was wanted
+                raise
+
+
+def _not_served(kind: Kind, verb: str) -> ApiError:
+    if not kind.custom:
+        return method_not_allowed()
+    resource = f"{kind.plural}.{kind.group}"
+    return ApiError(
+        405,
+        "MethodNotAllowed",
+        f'{verb} is not supported on resources of kind "{resource}"',
+        details={"group": kind.group, "kind": kind.plural},
+    )
 
 
 async def write_part(call: Call, namespace: str, subresource: str, combine: Combine | None) -> Response:
@@ -235,6 +260,9 @@ async def write_part(call: Call, namespace: str, subresource: str, combine: Comb
     elif call.request.headers.get("content-type", "").startswith(APPLY_PATCH):
         written = await _apply(call, namespace, combine, context)
     else:
+        if call.request.param("force"):
+            cause = Cause("FieldValueForbidden", "force", "Forbidden: may not be specified for non-apply patch")
+            raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
         make = make_patch(call.request, kind, context)
         written = await registry.update(kind, namespace, name, make, context, combine=combine)
     return answer_written(call, written, context)
@@ -242,9 +270,8 @@ async def write_part(call: Call, namespace: str, subresource: str, combine: Comb
 
 async def _apply(call: Call, namespace: str, combine: Combine | None, context: WriteContext) -> Written:
     if not call.request.param("fieldManager"):
-        raise bad_request(
-            'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
-        )
+        cause = Cause("FieldValueRequired", "fieldManager", "Required value: is required for apply patch")
+        raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
     context.operation = "Apply"
     force = call.request.param("force") in ("true", "1")
     applied, make = make_apply(call.request, call.kind, context, force=force, clock=call.registry.clock)
@@ -271,9 +298,11 @@ def warning_headers(warnings: Sequence[str]) -> list[tuple[str, str]]:
 
 def delete_options(request: Request) -> DeleteOptions:
     """Return the options of a DELETE. Raises ApiError(400)."""
-    body = parse_body(request) if request.body else {}
+    body = parse_body(request, "DeleteOptions") if request.body else {}
     if not isinstance(body, dict):
-        raise bad_request("the body of a delete must be DeleteOptions")
+        raise bad_request(f"the body of a delete must be DeleteOptions, not a JSON {go_type(body)}")
+    if body.get("kind") not in (None, "DeleteOptions"):
+        raise bad_request(f"the body of a delete must be DeleteOptions, not a {body['kind']}")
     return parse_delete_options(body, request.query)
 
 

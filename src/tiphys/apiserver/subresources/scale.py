@@ -124,6 +124,4 @@ async def _write(call: Call, kind: Kind, namespace: str, context: WriteContext) 
             obj["metadata"]["resourceVersion"] = revision
         return obj
 
-    # a scale is a change of the workload's own spec: its strategy runs as for a plain update
-    context.subresource = ""
     return await call.registry.update(kind, namespace, call.info.name, make, context)
