@@ -100,7 +100,9 @@ class Kubelet:
             files=deps.files,
             images=Images(deps.runtime, recorder, deps.clock),
             objects=self.objects,
-            services=deps.services or Reflector(deps.client, SERVICES, Service, randomness=deps.randomness),
+            services=Reflector(deps.client, SERVICES, Service, randomness=deps.randomness)
+            if deps.services is None
+            else deps.services,
             network_probes=deps.network_probes,
             node_name=deps.node_name,
             host_addresses=deps.node_addresses,
