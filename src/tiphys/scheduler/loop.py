@@ -1,0 +1,187 @@
+"""The scheduler's loop: changes of the cluster in, decisions in order, effects out.
+
+Decides nothing itself: plan.py does. Decisions are made one after the other, without waiting in between; their effects
+(bindings, status, deletions) are carried out by workers beside it, in parallel. A pod is assumed on its node from the
+decision on. A crash loses nothing: what was not bound is listed again.
+
+Bounds: `EFFECTS_LIMIT` effects wait for `EFFECT_WORKERS` workers; then decisions pause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from tiphys.api.views.config import Namespace
+from tiphys.api.views.node import Node
+from tiphys.base.errors import ApiError
+from tiphys.client.events import EventRecorder
+from tiphys.client.reflector import object_key
+from tiphys.scheduler import effects
+from tiphys.scheduler.plan import Plan, plan_pod
+from tiphys.scheduler.queue import Happening, SchedulingQueue, Waiting
+from tiphys.scheduler.run import SchedulerDeps, Watched
+from tiphys.scheduler.state import ClusterState, PodInfo, info_of, is_finished
+from tiphys.scheduler.views import Pod
+
+log = logging.getLogger(__name__)
+
+EFFECT_WORKERS = 64
+EFFECTS_LIMIT = 4096
+SLICE_S = 0.005
+"""How long decisions may go on before others on the event loop get their turn."""
+
+Effect = Callable[[], Awaitable[None]]
+
+
+class Scheduler:
+    """See the module's docstring."""
+
+    def __init__(self, deps: SchedulerDeps, watched: Watched, recorder: EventRecorder) -> None:
+        self._deps = deps
+        self._watched = watched
+        self._recorder = recorder
+        self.state = ClusterState()
+        self.queue = SchedulingQueue()
+        self._woken = asyncio.Event()
+        self._effects: asyncio.Queue[Effect] = asyncio.Queue(EFFECTS_LIMIT)
+
+    async def run(self) -> None:
+        """Follow the reflectors (which must have their first lists) and place pods, until cancelled."""
+        watched = self._watched
+        watched.nodes.on_change(self._node_changed)
+        watched.namespaces.on_change(self._namespace_changed)
+        watched.pods.on_change(self._pod_changed)
+        async with asyncio.TaskGroup() as group:
+            for number in range(EFFECT_WORKERS):
+                group.create_task(self._work(), name=f"scheduler-effects-{number}")
+            await self._decide_for_ever()
+
+    # Changes in
+
+    def _now_s(self) -> float:
+        return self._deps.clock.monotonic_s()
+
+    def _happened(self, happening: Happening) -> None:
+        if self.queue.wake(happening, self._now_s()):
+            self._woken.set()
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        if new is None:
+            assert old is not None
+            self.state.remove_node(old.metadata.name)
+            return
+        self.state.set_node(new)
+        if old is None:
+            self._happened(Happening.NODE_ADDED)
+            return
+        if old.spec != new.spec or old.metadata.labels != new.metadata.labels:
+            self._happened(Happening.NODE_CHANGED)
+        if old.status.allocatable != new.status.allocatable:
+            self._happened(Happening.NODE_GREW)
+
+    def _namespace_changed(self, old: Namespace | None, new: Namespace | None) -> None:
+        if new is not None and (old is None or old.metadata.labels != new.metadata.labels):
+            self._happened(Happening.NAMESPACE_CHANGED)
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        pod = new if new is not None else old
+        assert pod is not None
+        key = object_key(pod.metadata)
+        if new is None or is_finished(new):
+            self.queue.remove(key)
+            held = key in self.state.pods
+            self.state.remove_pod(key)
+            if held:
+                self._happened(Happening.POD_GONE)
+        elif new.spec.node_name:
+            self.queue.remove(key)
+            self.state.set_pod(new)
+            if old is None or not old.spec.node_name:
+                self._happened(Happening.POD_PLACED)
+            elif old.metadata.labels != new.metadata.labels:
+                self._happened(Happening.POD_CHANGED)
+        elif key not in self.state.assumed:
+            self._want(new)
+
+    def _want(self, pod: Pod) -> None:
+        """A pod has no node: queue it if it is ours to place."""
+        key = object_key(pod.metadata)
+        if pod.spec.scheduler_name != self._deps.scheduler_name or pod.metadata.deletion_timestamp is not None:
+            self.queue.remove(key)
+            return
+        self.queue.set(info_of(pod), self._now_s())
+        self._woken.set()
+
+    # Decisions
+
+    async def _decide_for_ever(self) -> None:
+        while True:
+            self._woken.clear()
+            started_s = self._now_s()
+            while (waiting := self.queue.pop(self._now_s())) is not None:
+                await self._decide(waiting)
+                if self._now_s() - started_s > SLICE_S:
+                    await asyncio.sleep(0)
+                    started_s = self._now_s()
+            due_s = self.queue.next_due_s()
+            try:
+                async with asyncio.timeout(None if due_s is None else max(0.0, due_s - self._now_s())):
+                    await self._woken.wait()
+            except TimeoutError:
+                pass  # something is due
+
+    async def _decide(self, waiting: Waiting) -> None:
+        info = waiting.info
+        plan = plan_pod(info, self.state, self._deps.randomness)
+        if plan.node is None:
+            await self._decline(info, plan)
+            return
+        self.queue.remove(info.key)
+        self.state.assume(info, plan.node)
+        await self._effects.put(partial(self._bind, info, plan.node))
+
+    async def _decline(self, info: PodInfo, plan: Plan) -> None:
+        self.queue.park(info.key, plan.helped_by, self._now_s())
+        self._recorder.record(info.pod, "Warning", "FailedScheduling", plan.message)
+        await self._effects.put(partial(self._tell, info, plan))
+
+    # Effects out
+
+    async def _work(self) -> None:
+        while True:
+            effect = await self._effects.get()
+            await effect()
+
+    async def _bind(self, info: PodInfo, node_name: str) -> None:
+        try:
+            await effects.bind(self._deps.client, info, node_name)
+        except (ApiError, OSError) as error:
+            self._binding_failed(info, node_name, error)
+        else:
+            message = f"Successfully assigned {info.key} to {node_name}"
+            self._recorder.record(info.pod, "Normal", "Scheduled", message)
+
+    def _binding_failed(self, info: PodInfo, node_name: str, error: ApiError | OSError) -> None:
+        """Take the assumption back. The pod is tried again if it still waits; it may be gone, or bound after all."""
+        self.state.forget(info.key)
+        self._happened(Happening.POD_GONE)
+        current = self._watched.pods.get(info.key)
+        if current is None or current.metadata.uid != info.uid or current.spec.node_name:
+            return
+        log.warning("binding pod %s to %s failed and is tried again: %s", info.key, node_name, error)
+        self._want(current)
+        if info.key in self.queue:
+            self.queue.back_off(info.key, self._now_s())
+            self._woken.set()
+
+    async def _tell(self, info: PodInfo, plan: Plan) -> None:
+        try:
+            await effects.tell_unschedulable(self._deps.client, info, plan.message, self._deps.clock.now_s())
+        except ApiError as error:
+            if error.code != 404:
+                log.warning("the status of pod %s could not be written: %s", info.key, error)
+        except OSError as error:
+            log.warning("the status of pod %s could not be written: %s", info.key, error)

@@ -1,0 +1,150 @@
+"""The decision: the best node for a pod, or why there is none.
+
+`plan_pod` asks every filter about every node, scores all nodes that are left, and draws one of the best. It changes
+nothing but derived arrays. When no node is left, the plan says for each reason how many nodes it holds for (a node
+counts for the first filter that refuses it), and which nodes preemption might help on.
+
+Spec: Kubernetes docs, "Kubernetes Scheduler", "Scheduler Configuration" (default plugins and their weights); the wording
+of messages is what users of upstream's default scheduler see in events and conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tiphys.base.clock import Randomness
+from tiphys.scheduler import nodefit
+from tiphys.scheduler.queue import Happening
+from tiphys.scheduler.state import ClusterState, PodInfo
+from tiphys.scheduler.table import Bools, Ints
+
+NO_NODES = "no nodes available to schedule pods"
+NODE_HAPPENINGS = frozenset({Happening.NODE_ADDED, Happening.NODE_CHANGED, Happening.NODE_GREW, Happening.POD_GONE})
+WEIGHT_TAINTS = 3
+WEIGHT_NODE_AFFINITY = 2
+WEIGHT_SPREAD = 2
+WEIGHT_POD_AFFINITY = 2
+
+STATIC_REASONS = {
+    nodefit.UNSCHEDULABLE: "node(s) were unschedulable",
+    nodefit.TAINTED: "node(s) had untolerated taint(s)",
+    nodefit.MISMATCHED: "node(s) didn't match Pod's node affinity/selector",
+    nodefit.PINNED_ELSEWHERE: "node(s) didn't satisfy plugin(s) [NodeAffinity]",
+}
+PORTS_REASON = "node(s) didn't have free ports for the requested pod ports"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One reason of one filter: the rows that it refuses, and those where evicting pods would change nothing."""
+
+    reason: str
+    refused: Bools
+    hopeless: Bools | None
+    """None: evicting pods never helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do with a pod now."""
+
+    node: str | None
+    message: str = ""
+    """Why there is no node; "" when there is one."""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """How many nodes each reason holds for."""
+    candidates: tuple[int, ...] = ()
+    """Rows where evicting pods might help."""
+    helped_by: frozenset[Happening] = NODE_HAPPENINGS
+    """What may make another try worthwhile."""
+
+
+def plan_pod(info: PodInfo, state: ClusterState, randomness: Randomness) -> Plan:
+    """Return the plan for a pod that waits."""
+    if not state.table.count:
+        return Plan(None, NO_NODES, helped_by=frozenset({Happening.NODE_ADDED}))
+    feasible = feasible_rows(info, state)
+    rows = np.flatnonzero(feasible)
+    if not len(rows):
+        return explain(info, state)
+    if len(rows) == 1:
+        return Plan(state.table.name(int(rows[0])))
+    scores = score_rows(info, state, rows)
+    best = rows[scores == scores.max()]
+    choice = best[randomness.integer(0, len(best) - 1)] if len(best) > 1 else best[0]
+    return Plan(state.table.name(int(choice)))
+
+
+def feasible_rows(info: PodInfo, state: ClusterState) -> Bools:
+    """Return one value a row: may the pod run there now."""
+    profile, table = info.profile, state.table
+    feasible: Bools = (nodefit.static_codes(state, profile) == nodefit.FITS) & table.exists
+    feasible &= nodefit.resource_fits(state, profile.requests)
+    if profile.ports:
+        feasible &= ~ports_taken(info, state)
+    return feasible
+
+
+def ports_taken(info: PodInfo, state: ClusterState) -> Bools:
+    """Return one value a row: does a pod there hold a host port that this one wants."""
+    taken = np.zeros(state.table.capacity, np.bool_)
+    for protocol, address, number in info.profile.ports:
+        for other, rows in state.ports.get((protocol, number), {}).items():
+            if address == other or "0.0.0.0" in (address, other):
+                taken[list(rows)] = True
+    return taken
+
+
+def score_rows(info: PodInfo, state: ClusterState, rows: Ints) -> Ints:
+    """Return the weighted sum of all scores for some rows."""
+    profile = info.profile
+    total = nodefit.resource_scores(state, profile.requests)[rows]
+    taints = nodefit.untolerated_preferences(state, profile)
+    if taints is not None:
+        total = total + WEIGHT_TAINTS * nodefit.normalized(taints[rows], reverse=True)
+    preferred = nodefit.preferred_weights(state, profile)
+    if preferred is not None:
+        total = total + WEIGHT_NODE_AFFINITY * nodefit.normalized(preferred[rows])
+    return total
+
+
+def verdicts(info: PodInfo, state: ClusterState) -> list[list[Verdict]]:
+    """Return what each filter says, in order; a filter may have several reasons for one node."""
+    table, profile = state.table, info.profile
+    codes = nodefit.static_codes(state, profile)
+    found = [[Verdict(reason, codes == code, None)] for code, reason in STATIC_REASONS.items()]
+    if profile.ports:
+        found.append([Verdict(PORTS_REASON, ports_taken(info, state), np.zeros(table.capacity, np.bool_))])
+    found.append(
+        [Verdict(reason, lacks, never) for reason, lacks, never in nodefit.lacking_resources(table, profile.requests)]
+    )
+    return found
+
+
+def explain(info: PodInfo, state: ClusterState) -> Plan:
+    """Return a plan without a node that says why there is none."""
+    table = state.table
+    open_rows = table.exists.copy()
+    hopeless = ~table.exists
+    reasons: dict[str, int] = {}
+    for filter_verdicts in verdicts(info, state):
+        refused = np.zeros(table.capacity, np.bool_)
+        for verdict in filter_verdicts:
+            here = verdict.refused & open_rows
+            count = int(np.count_nonzero(here))
+            if count:
+                reasons[verdict.reason] = reasons.get(verdict.reason, 0) + count
+                refused |= here
+                hopeless |= here if verdict.hopeless is None else here & verdict.hopeless
+        open_rows &= ~refused
+    message = format_reasons(table.count, reasons)
+    return Plan(None, message, reasons, tuple(np.flatnonzero(~hopeless).tolist()))
+
+
+def format_reasons(nodes: int, reasons: Mapping[str, int]) -> str:
+    """Return `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`"""
+    texts = sorted(f"{count} {reason}" for reason, count in reasons.items())
+    return f"0/{nodes} nodes are available: {', '.join(texts)}." if texts else f"0/{nodes} nodes are available:"

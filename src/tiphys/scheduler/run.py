@@ -1,0 +1,81 @@
+"""Runs the scheduler: watches, then the loop of decisions.
+
+This file imports no numpy: it takes 0.1-0.2 s, so it is loaded in a thread while the first lists come in, and the
+process is ready before. Cancellation stops at once: bindings that were sent are done or not, and the next start sees
+which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from tiphys.api.views.config import Namespace
+from tiphys.api.views.node import Node
+from tiphys.base.clock import Clock, Randomness
+from tiphys.client import resources
+from tiphys.client.events import EventRecorder
+from tiphys.client.interface import Client, Resource
+from tiphys.client.reflector import Reflector
+from tiphys.scheduler import views
+
+COMPONENT = "default-scheduler"
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerDeps:
+    """What the scheduler needs from outside."""
+
+    client: Client
+    clock: Clock
+    randomness: Randomness
+    scheduler_name: str = "default-scheduler"
+    """Only pods that name this scheduler are looked at."""
+
+
+@dataclass(slots=True)
+class Watched:
+    """A copy of everything that decisions depend on."""
+
+    pods: Reflector[views.Pod]
+    nodes: Reflector[Node]
+    namespaces: Reflector[Namespace]
+    claims: Reflector[views.PersistentVolumeClaim]
+    volumes: Reflector[views.PersistentVolume]
+    classes: Reflector[views.StorageClass]
+    all: list[Reflector[Any]] = field(default_factory=list)
+
+
+def watch_all(client: Client, randomness: Randomness) -> Watched:
+    """Return the reflectors, not yet running."""
+    made: list[Reflector[Any]] = []
+
+    def reflector(resource: Resource, view: type[Any]) -> Reflector[Any]:
+        made.append(Reflector(client, resource, view, randomness=randomness))
+        return made[-1]
+
+    return Watched(
+        pods=reflector(resources.PODS, views.Pod),
+        nodes=reflector(resources.NODES, Node),
+        namespaces=reflector(resources.NAMESPACES, Namespace),
+        claims=reflector(resources.PERSISTENTVOLUMECLAIMS, views.PersistentVolumeClaim),
+        volumes=reflector(resources.PERSISTENTVOLUMES, views.PersistentVolume),
+        classes=reflector(resources.STORAGECLASSES, views.StorageClass),
+        all=made,
+    )
+
+
+async def run_scheduler(deps: SchedulerDeps) -> None:
+    """Place pods until cancelled."""
+    watched = watch_all(deps.client, deps.randomness)
+    recorder = EventRecorder(deps.client, COMPONENT, "", deps.clock, deps.randomness)
+    async with asyncio.TaskGroup() as group:
+        for reflector in watched.all:
+            group.create_task(reflector.run(), name=f"scheduler-watch-{reflector.resource.plural}")
+        group.create_task(recorder.run(), name="scheduler-events")
+        module = await asyncio.to_thread(importlib.import_module, "tiphys.scheduler.loop")
+        for reflector in watched.all:
+            await reflector.synced()
+        await module.Scheduler(deps, watched, recorder).run()

@@ -1,0 +1,105 @@
+"""The scheduler against the real API server, in process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import pytest
+from schedulerobjects import node_object, pod_object
+
+from tiphys.apiserver.assembly import ApiServerConfig, assemble
+from tiphys.base.clock import Randomness, SystemClock
+from tiphys.client import resources
+from tiphys.client.local import LocalClient
+from tiphys.scheduler.run import SchedulerDeps, run_scheduler
+from tiphys.store.memory import MemoryStore
+
+
+class Cluster:
+    def __init__(self, client: LocalClient) -> None:
+        self.client = client
+
+    async def create(self, obj: dict[str, Any]) -> None:
+        resource = resources.NODES if obj["kind"] == "Node" else resources.PODS
+        await self.client.create(resource, obj["metadata"].get("namespace", ""), obj)
+
+    async def until(self, resource: Any, name: str, holds: Any) -> dict[str, Any]:
+        """Return the object as soon as `holds(object)`."""
+        async with asyncio.timeout(10):
+            listed = await self.client.list(resource, "default")
+            for item in listed.items:
+                obj = orjson.loads(item)
+                if obj["metadata"]["name"].startswith(name) and holds(obj):
+                    return dict(obj)
+            async for event in self.client.watch(resource, "default", resource_version=listed.resource_version):
+                obj = orjson.loads(event.object)
+                if obj.get("metadata", {}).get("name", "").startswith(name) and holds(obj):
+                    return dict(obj)
+        raise AssertionError("the watch ended")
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    clock, randomness = SystemClock(), Randomness(5)
+    store = MemoryStore()
+    await store.start()
+    assembled = await assemble(ApiServerConfig(), store, clock, randomness)
+    admin = LocalClient(assembled.handle, "admin", ["system:masters"], randomness=randomness)
+    scheduler = LocalClient(assembled.handle, "system:kube-scheduler", randomness=randomness)
+    await admin.create(
+        resources.SERVICEACCOUNTS,
+        "default",
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}},
+    )
+    task = asyncio.create_task(run_scheduler(SchedulerDeps(scheduler, clock, randomness)))
+    yield Cluster(admin)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await assembled.stop()
+    await store.stop()
+
+
+def is_bound(pod: dict[str, Any]) -> bool:
+    return bool(pod["spec"].get("nodeName"))
+
+
+def is_refused(pod: dict[str, Any]) -> bool:
+    return any(c["type"] == "PodScheduled" and c["status"] == "False" for c in pod["status"].get("conditions", []))
+
+
+async def test_a_pod_is_bound_and_an_event_tells(cluster: Cluster) -> None:
+    await cluster.create(node_object("node-1"))
+    await cluster.create(pod_object("web-1", cpu="100m"))
+    pod = await cluster.until(resources.PODS, "web-1", is_bound)
+    assert pod["spec"]["nodeName"] == "node-1"
+    event = await cluster.until(resources.EVENTS, "web-1.", lambda e: e["reason"] == "Scheduled")
+    assert event["message"] == "Successfully assigned default/web-1 to node-1"
+    assert event["source"]["component"] == "default-scheduler"
+
+
+async def test_a_pod_without_a_node_says_why_and_is_placed_when_a_node_comes(cluster: Cluster) -> None:
+    await cluster.create(node_object("small", cpu="1"))
+    await cluster.create(pod_object("big", cpu="2"))
+    pod = await cluster.until(resources.PODS, "big", is_refused)
+    condition = next(c for c in pod["status"]["conditions"] if c["type"] == "PodScheduled")
+    assert condition["reason"] == "Unschedulable"
+    assert condition["message"].startswith("0/1 nodes are available: 1 Insufficient cpu.")
+    await cluster.until(resources.EVENTS, "big.", lambda e: e["reason"] == "FailedScheduling")
+    await cluster.create(node_object("large", cpu="4"))
+    pod = await cluster.until(resources.PODS, "big", is_bound)
+    assert pod["spec"]["nodeName"] == "large"
+
+
+async def test_many_pods_fill_the_nodes_evenly_and_never_beyond(cluster: Cluster) -> None:
+    for number in range(4):
+        await cluster.create(node_object(f"node-{number}", cpu="1", pods="10"))
+    for number in range(42):
+        await cluster.create(pod_object(f"pod-{number}", cpu="100m"))
+    placed: dict[str, int] = {}
+    for number in range(42):
+        pod = await cluster.until(resources.PODS, f"pod-{number}", lambda p: is_bound(p) or is_refused(p))
+        placed[pod["spec"].get("nodeName", "")] = placed.get(pod["spec"].get("nodeName", ""), 0) + 1
+    assert placed == {"": 2, **{f"node-{number}": 10 for number in range(4)}}
