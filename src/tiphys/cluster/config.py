@@ -6,8 +6,11 @@ cluster is guessed. Several clusters live side by side: names, ports, networks a
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -21,6 +24,10 @@ NAME_LIMIT = 9
 
 class NoSuchCluster(TiphysError):
     """No cluster of this name has been made on this machine."""
+
+
+class DamagedConfig(NoSuchCluster):
+    """There is a cluster of this name, but its cluster.json cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +159,22 @@ def write_config(config: ClusterConfig) -> None:
 
 
 def read_config(name: str) -> ClusterConfig:
-    """Return the choices of a cluster of this machine. Raises NoSuchCluster."""
+    """Return the choices of a cluster of this machine. Raises NoSuchCluster, or DamagedConfig which is one."""
     path = Files.of(name).config
     try:
-        data = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise NoSuchCluster(f"there is no cluster {name!r} here; `tiphys up` makes one") from None
-    except ValueError as error:
-        raise NoSuchCluster(f"{path} cannot be read ({error}); `tiphys down` clears what is left") from None
-    data["kubernetes_version"] = tuple(data["kubernetes_version"])
-    return ClusterConfig(**data)
+        data = json.loads(path.read_bytes())
+        major, minor = data["kubernetes_version"]
+        return ClusterConfig(**{**data, "kubernetes_version": (int(major), int(minor))})
+    except (FileNotFoundError, NotADirectoryError):
+        hint = "tiphys up" if name == DEFAULT_NAME else f"tiphys up --name {name}"
+        others = [n for n in cluster_names() if n != name]
+        known = f" (there are: {', '.join(others)})" if others else ""
+        raise NoSuchCluster(f"there is no cluster {name!r} here{known}; `{hint}` makes one") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise DamagedConfig(
+            f"{path} cannot be read; it is damaged or of another version of tiphys ({error}). "
+            f"`tiphys down --name {name}` clears what is left"
+        ) from None
 
 
 def cluster_names() -> list[str]:
@@ -170,3 +183,27 @@ def cluster_names() -> list[str]:
         return sorted(p.name for p in home().iterdir() if (p / "cluster.json").exists())
     except FileNotFoundError:
         return []
+
+
+@contextlib.contextmanager
+def home_lock() -> Iterator[None]:
+    """Hold the lock under which clusters of this machine are made and removed. The last one down removes its file."""
+    directory = home()
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / ".lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                if os.stat(path).st_ino != os.fstat(descriptor).st_ino:
+                    continue  # another one removed the file while this one waited
+            except FileNotFoundError:
+                continue
+            yield
+            if all(entry.name == ".lock" for entry in directory.iterdir()):
+                path.unlink()
+                directory.rmdir()
+            return
+        finally:
+            os.close(descriptor)

@@ -1,70 +1,100 @@
 """Removing a cluster and every trace of it: processes, containers, mounts, namespaces, links, rules, cgroups, files.
 
-Works on whatever is left, also after a crash or a killed guardian, because each part finds its own traces by the
-cluster's name; nothing depends on a clean stop.
+Works on whatever is left, also after a crash, a killed guardian or a damaged file, because each part finds its own
+traces by the cluster's name; nothing depends on a clean stop. First each part is asked to take its own things away,
+then what still stands is swept off (sweep.py). A step that fails does not keep the others from being tried.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
-from tiphys.cluster.config import ClusterConfig, Files, NoSuchCluster, read_config
-from tiphys.cluster.guardian import guardian_pid, stop_process
-from tiphys.cluster.kubeconfig import remove_kubeconfig
+from tiphys.base.errors import TiphysError
+from tiphys.cluster.config import ClusterConfig, Files, NoSuchCluster, home_lock, read_config
+from tiphys.cluster.kubeconfig import has_entries, remove_kubeconfig
+from tiphys.cluster.pidfiles import living, stop_processes
+from tiphys.cluster.sweep import find_traces, remove_traces
 
 GUARDIAN_STOP_S = 30.0
+"""More than its children get together."""
+REMOVE_TIMEOUT_S = 60.0
 
 
-def stop_cluster(name: str) -> None:
-    """Stop the processes of a cluster; containers and files stay. Idempotent."""
-    run = Files.of(name).run
-    pid = guardian_pid(run)
-    if pid:
-        stop_process(pid, timeout_s=GUARDIAN_STOP_S)
-    for path in sorted(run.glob("*.pid")):
-        text = path.read_text().strip() if path.exists() else ""
-        # a killed guardian's children end by themselves; a pid of another program is left alone
-        if text.isdigit() and _is_ours(int(text)):
-            stop_process(int(text))
-        path.unlink(missing_ok=True)
+class NotRemoved(TiphysError):
+    """Something of the cluster is still there; the message names it."""
 
 
-def remove_cluster(name: str, report: Callable[[str], None]) -> None:
-    """Stop the cluster and remove all of it. Idempotent. Raises NoSuchCluster when there is nothing at all."""
+def remove_cluster(name: str, report: Callable[[str], None]) -> bool:
+    """Stop the cluster and remove all of it, telling what. Idempotent: False when there was nothing.
+
+    Raises NotRemoved when something stands after everything was tried.
+    """
     files = Files.of(name)
+    with home_lock():
+        config = _config_of(name)
+        traces = find_traces(name, files)
+        if not files.root.exists() and not files.run.exists() and not traces and not has_entries(name):
+            return False
+        problems: list[str] = []
+        processes = living(files.run)
+        if processes:
+            report("processes: " + ", ".join(f"{process} ({pid})" for process, pid in processes.items()))
+        stop_processes(files.run, guardian_s=GUARDIAN_STOP_S)
+        if config is None or not config.simulated:
+            for trace in traces:
+                report(str(trace))
+            _attempt(problems, "the node", lambda: _remove_node(config, name, bool(traces)))
+            problems += remove_traces(name, files)
+        _attempt(problems, "kubeconfig", lambda: remove_kubeconfig(name))
+        for path in (files.run, files.root):
+            if path.exists():
+                report(f"files: {path}")
+                _attempt(problems, str(path), lambda path=path: shutil.rmtree(path))  # type: ignore[misc]
+        if files.run.parent.name == "tiphys" and files.run.parent.exists() and not any(files.run.parent.iterdir()):
+            files.run.parent.rmdir()
+        left = [str(trace) for trace in find_traces(name, files)]
+        if left or files.root.exists() or files.run.exists():
+            reasons = "; ".join(problems) or "something holds it"
+            places = ", ".join([*left, *(str(p) for p in (files.root, files.run) if p.exists())])
+            raise NotRemoved(f"still there: {places} ({reasons}). Run `tiphys down --name {name}` again, as root")
+        return True
+
+
+def _config_of(name: str) -> ClusterConfig | None:
     try:
-        config: ClusterConfig | None = read_config(name)
+        return read_config(name)
     except NoSuchCluster:
-        config = None
-        if not files.root.exists() and not files.run.exists():
-            raise
-    report("processes")
-    stop_cluster(name)
-    if config is not None and not config.simulated:
-        from tiphys.cluster.node import remove_node
-
-        report("containers and networks")
-        asyncio.run(remove_node(config))
-    report("files")
-    remove_kubeconfig(name)
-    for path in (files.run, files.root):
-        shutil.rmtree(path, ignore_errors=False, onerror=_tell_busy) if path.exists() else None
+        return None
 
 
-def _tell_busy(function: object, path: str, info: object) -> None:
-    """A file that vanished meanwhile is fine; anything else is told as it is."""
-    if os.path.lexists(path):
-        error = info[1] if isinstance(info, tuple) else None
-        if isinstance(error, BaseException):
-            raise error
+def _remove_node(config: ClusterConfig | None, name: str, traced: bool) -> None:
+    """Let runtime, network and proxy take away what they made. Without cluster.json the defaults find it as well: only
+    the name matters."""
+    if config is None and not traced:
+        return
+    from tiphys.cluster.node import remove_node
+
+    config = config or ClusterConfig(
+        name=name,
+        kubernetes_version=(1, 37),
+        api_port=0,
+        kubelet_port=0,
+        node_name="node",
+        node_address="127.0.0.1",
+        pod_cidr="10.244.0.0/16",
+        service_cidr="10.96.0.0/16",
+        simulated=False,
+    )
+    asyncio.run(asyncio.wait_for(remove_node(config), REMOVE_TIMEOUT_S))
 
 
-def _is_ours(pid: int) -> bool:
+def _attempt(problems: list[str], what: str, step: Callable[[], object]) -> None:
+    """Take a step; note its failure, because the next steps may clear it."""
     try:
-        return (Path("/proc") / str(pid) / "comm").read_text().startswith("tiphys-")
-    except OSError:
-        return False
+        step()
+    except FileNotFoundError:
+        pass  # it vanished meanwhile
+    except (TiphysError, OSError, ValueError, TimeoutError) as error:
+        problems.append(f"{what}: {error}")

@@ -11,7 +11,6 @@ supervisor of the containers, which the next start adopts.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import gc
 import logging
 import os
@@ -25,18 +24,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tiphys.base.errors import TiphysError
+from tiphys.cluster.pidfiles import GUARDIAN, AlreadyRunning, stop_process, take_lock, write_pid
 
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 BACKOFF_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Wait before a restart, by how often the child died lately."""
 STEADY_S = 30.0
 """A child that lived this long starts with a clean slate."""
-STOP_S = 8.0
-"""How long a child may take to stop before it is killed."""
-PIDFILE = "guardian.pid"
+DIED = "died "
+"""How a line of the progress pipe begins that tells of a child's death; others name a component that is ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,11 @@ class _Running:
     restart_at_s: float = 0.0
 
 
-class AlreadyRunning(TiphysError):
-    """The cluster has a living guardian."""
+def fork_guardian(children: Sequence[Child], run: Path, logs: Path, keep: Sequence[int], progress: int) -> int:
+    """Fork a guardian that is no child of this process's session, and return its pid. Raises AlreadyRunning.
 
-
-def fork_guardian(children: Sequence[Child], run: Path, logs: Path, keep: Sequence[int]) -> int:
-    """Fork a guardian that is no child of this process's session, and return its pid.
-
-    `keep` are file descriptors that it needs besides the standard ones. No thread may run in this process.
+    `progress` is the pipe on which the caller hears how far it is; `keep` are further file descriptors that the
+    children need. No thread may run in this process.
     """
     gc.collect()
     gc.freeze()  # what is loaded now stays untouched, so its pages stay shared
@@ -83,8 +80,8 @@ def fork_guardian(children: Sequence[Child], run: Path, logs: Path, keep: Sequen
         os.close(reader)
         os.setsid()
         if os.fork() == 0:
-            _detach(logs / "guardian.log", {writer, *keep})
-            status = _Guardian(children, run, logs).run(writer)
+            _detach(logs / "guardian.log", {writer, progress, *keep})
+            status = _Guardian(children, run, logs, progress).run(writer)
         else:
             status = 0
     except Exception:  # noqa: BLE001  top of a process
@@ -107,27 +104,29 @@ def _detach(log_file: Path, keep: set[int]) -> None:
             except OSError:
                 pass  # the descriptor of the listing itself
     os.chdir("/")
-    os.umask(0o077)
+    os.umask(0o022)  # containers read files of pods; what is secret is made with its own mode
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
 
 
 class _Guardian:
-    def __init__(self, children: Sequence[Child], run: Path, logs: Path) -> None:
+    def __init__(self, children: Sequence[Child], run: Path, logs: Path, progress: int) -> None:
         self._running = [_Running(child) for child in children]
         self._run = run
         self._logs = logs
+        self._progress = progress
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._lock = -1
 
     def run(self, report: int) -> int:
         """Run until SIGTERM. `report` gets this process's pid, or why it cannot run."""
         try:
-            self._lock = take_lock(self._run / PIDFILE)
+            self._lock = take_lock(self._run)
         except AlreadyRunning as error:
             os.write(report, str(error).encode())
             return 1
         os.write(report, str(os.getpid()).encode())
         os.close(report)
+        _name_process(self._libc, GUARDIAN)
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         for running in self._running:
             self._start(running)
@@ -148,7 +147,7 @@ class _Guardian:
         pid = os.fork()
         if pid:
             running.pid, running.started_s = pid, time.monotonic()
-            (self._run / f"{running.child.name}.pid").write_text(f"{pid}\n")
+            write_pid(self._run, running.child.name, pid)
             return
         status = 1
         try:
@@ -163,8 +162,8 @@ class _Guardian:
             status = 0
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else 1
-        except BaseException:  # noqa: BLE001  top of a process
-            traceback.print_exc()
+        except BaseException as error:  # noqa: BLE001  top of a process
+            _tell(error)
         finally:
             sys.stderr.flush()
             os._exit(status)
@@ -195,6 +194,10 @@ class _Guardian:
             running.child.name,
             wait_s,
         )
+        try:
+            os.write(self._progress, f"{DIED}{running.child.name}\n".encode())
+        except OSError:
+            pass  # nobody waits any more
 
     def _restart_due(self) -> None:
         now_s = time.monotonic()
@@ -208,59 +211,17 @@ class _Guardian:
             if running.pid:
                 stop_process(running.pid, reap=True)
             (self._run / f"{running.child.name}.pid").unlink(missing_ok=True)
-        (self._run / PIDFILE).unlink(missing_ok=True)
+        (self._run / f"{GUARDIAN}.pid").unlink(missing_ok=True)
 
 
-def take_lock(path: Path) -> int:
-    """Lock the pid file and write this process's pid into it. Raises AlreadyRunning with the holder's pid."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 32).decode().strip()
-        os.close(descriptor)
-        raise AlreadyRunning(f"the cluster is already running (pid {holder})") from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
-
-
-def guardian_pid(run: Path) -> int:
-    """Return the pid of the living guardian, 0 when there is none. The lock tells, not the number in the file."""
-    try:
-        descriptor = os.open(run / PIDFILE, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return 0
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return 0
-    except BlockingIOError:
-        text = os.read(descriptor, 32).decode().strip()
-        return int(text) if text.isdigit() else 0
-    finally:
-        os.close(descriptor)
-
-
-def stop_process(pid: int, *, reap: bool = False, timeout_s: float = STOP_S) -> None:
-    """Ask a process to end and wait for it; kill it when it does not. Nothing happens for a pid that is gone."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        import select
-
-        signal.pidfd_send_signal(handle, signal.SIGTERM)
-        if not select.select([handle], [], [], timeout_s)[0]:
-            log.warning("process %d did not stop within %.0f s and is killed", pid, timeout_s)
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-            select.select([handle], [], [], timeout_s)
-        if reap:
-            os.waitpid(pid, 0)
-    except (ProcessLookupError, ChildProcessError):
-        pass  # it was faster
-    finally:
-        os.close(handle)
+def _tell(error: BaseException) -> None:
+    """Write why a process ends: what the project raises itself as one line, anything else with its traceback."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, TiphysError):
+        log.error("%s", error)
+    else:
+        traceback.print_exception(error)
 
 
 def _log_to(path: Path) -> None:
@@ -272,7 +233,7 @@ def _log_to(path: Path) -> None:
 
 def _name_process(libc: ctypes.CDLL, name: str) -> None:
     """Make `ps` and `top` show which process this is."""
-    libc.prctl(15, f"tiphys-{name}"[:15].encode(), 0, 0, 0)
+    libc.prctl(_PR_SET_NAME, f"tiphys-{name}"[:15].encode(), 0, 0, 0)
 
 
 def bind(address: str, port: int) -> socket.socket:

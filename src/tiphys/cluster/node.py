@@ -14,6 +14,7 @@ from tiphys.client.http import HttpClient
 from tiphys.cluster.addons import publish_dns
 from tiphys.cluster.config import ClusterConfig, Files
 from tiphys.cluster.pki import Pki
+from tiphys.cluster.readiness import wait_for_nodes
 from tiphys.kubelet.machine import read_machine
 from tiphys.kubelet.run import KubeletDeps, run_kubelet
 from tiphys.network.bridge import BridgeNetwork
@@ -86,7 +87,9 @@ async def run_node(config: ClusterConfig, pki: Pki, client: MakeClient, notify: 
             dns_deps = DnsDeps(proxy_client, clock, randomness, config.cluster_domain, (config.gateway,))
             group.create_task(run_dns(dns_deps), name="dns")
             group.create_task(run_kubelet(deps), name="kubelet")
-            group.create_task(publish_dns(client("admin", "tiphys"), config), name="dns-service")
+            admin = client("admin", "tiphys")
+            group.create_task(publish_dns(admin, config), name="dns-service")
+            await wait_for_nodes(admin, {node})
             notify("node")
     finally:
         await network.stop(remove=False)

@@ -99,6 +99,7 @@ def client_of(config: ClusterConfig, pki: Pki, name: str, *, user_agent: str = "
 
 async def run_controllers_process(config: ClusterConfig, pki: Pki, notify: Notify) -> None:
     """Run the controllers and the scheduler."""
+    from tiphys.cluster.readiness import wait_for_default_account
     from tiphys.controllers.run import Deps, run_controllers
     from tiphys.scheduler.run import SchedulerDeps, run_scheduler
 
@@ -116,6 +117,7 @@ async def run_controllers_process(config: ClusterConfig, pki: Pki, notify: Notif
             )
             group.create_task(run_controllers(deps), name="controllers")
             group.create_task(run_scheduler(SchedulerDeps(scheduler, clock, randomness)), name="scheduler")
+            await wait_for_default_account(controllers)
             notify("controllers")
     finally:
         await controllers.close()

@@ -14,6 +14,7 @@ from tiphys.client.resources import SERVICES
 from tiphys.cluster.addons import publish_dns
 from tiphys.cluster.config import ClusterConfig
 from tiphys.cluster.pki import Pki
+from tiphys.cluster.readiness import wait_for_nodes
 from tiphys.kubelet.machine import Machine
 from tiphys.kubelet.probehandler import AgreeableProbes
 from tiphys.kubelet.run import KubeletDeps, run_kubelet
@@ -30,11 +31,12 @@ async def run_simulated_nodes(
 ) -> None:
     """Run the kubelets of all simulated nodes; they share one connection pool a node and one watch of Services."""
     clock, randomness = SystemClock(), Randomness()
+    admin = client("admin", "tiphys")
     services = Reflector(client("proxy", "kube-proxy"), SERVICES, Service, randomness=randomness)
     ranges = IPv4Network(config.pod_cidr).subnets(new_prefix=24)
     async with asyncio.TaskGroup() as group:
         group.create_task(services.run(), name="services")
-        group.create_task(publish_dns(client("admin", "tiphys"), config), name="dns-service")
+        group.create_task(publish_dns(admin, config), name="dns-service")
         for name, pod_range in zip(names, ranges, strict=False):
             deps = KubeletDeps(
                 client=client(f"kubelet-{name}", "kubelet"),
@@ -55,4 +57,5 @@ async def run_simulated_nodes(
                 port=0,
             )
             group.create_task(run_kubelet(deps), name=f"kubelet-{name}")
+        await wait_for_nodes(admin, set(names))
         notify("node")

@@ -1,7 +1,8 @@
 """Starting a cluster: choose what is free on this machine, make keys, fork the processes, say when it is ready.
 
 `start_cluster` is idempotent: a cluster that runs is left as it is, one that died is started again with everything it
-had. It must be called from a process without threads, because it forks.
+had. It must be called from a process without threads, because it forks. Two that start at once wait for each other, so
+that they choose different ports and networks.
 """
 
 from __future__ import annotations
@@ -19,19 +20,28 @@ from tiphys.base.errors import TiphysError
 from tiphys.cluster.config import (
     NAME_LIMIT,
     ClusterConfig,
+    DamagedConfig,
     Files,
     NoSuchCluster,
     cluster_names,
+    home_lock,
     read_config,
     write_config,
 )
-from tiphys.cluster.guardian import Child, bind, fork_guardian, guardian_pid
-from tiphys.cluster.kubeconfig import write_kubeconfig
+from tiphys.cluster.guardian import DIED, Child, bind, fork_guardian
+from tiphys.cluster.pidfiles import guardian_pid, stop_orphans
 from tiphys.cluster.pki import Pki, ensure_pki
 
 API_PORT = 6443
 KUBELET_PORT = 10250
 READY_TIMEOUT_S = 60.0
+DEATHS_LIMIT = 3
+"""How often one process may die before `tiphys up` stops waiting and says why."""
+SOCKET_PATH_LIMIT = 107
+"""Bytes of the longest path of a Unix socket (unix(7))."""
+COMPONENTS = ("apiserver", "node", "controllers")
+VERSIONS = ((1, 25), (1, 37))
+"""Oldest and newest Kubernetes API that can be served."""
 
 
 class CannotStart(TiphysError):
@@ -40,12 +50,12 @@ class CannotStart(TiphysError):
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the user asked for. Zero and empty values mean: choose."""
+    """What the user asked for. None and 0 mean: as it was, or choose."""
 
     name: str
-    kubernetes_version: tuple[int, int] = (1, 37)
-    simulated: bool = False
-    nodes: int = 1
+    kubernetes_version: tuple[int, int] | None = None
+    simulated: bool | None = None
+    nodes: int = 0
     api_port: int = 0
 
 
@@ -54,85 +64,163 @@ class Started:
     """A cluster that has been started, and where to hear how far it is."""
 
     config: ClusterConfig
-    kubeconfig: Path
     progress: int
     """File descriptor of a pipe: one line for each component that is ready; -1 when it ran already."""
 
 
+def existing_config(wishes: Wishes) -> ClusterConfig | None:
+    """Return the choices of the cluster if there is one. Raises CannotStart when it was made otherwise than wished."""
+    check_name(wishes.name)
+    try:
+        config = read_config(wishes.name)
+    except DamagedConfig as error:
+        raise CannotStart(str(error)) from error
+    except NoSuchCluster:
+        return None
+    version = ".".join(map(str, config.kubernetes_version))
+    differences = [
+        f"{what} {has}, not {wanted}"
+        for what, wanted, has in (
+            (
+                "Kubernetes version",
+                wishes.kubernetes_version and ".".join(map(str, wishes.kubernetes_version)),
+                version,
+            ),
+            ("number of nodes", wishes.nodes, config.nodes),
+            ("port", wishes.api_port, config.api_port),
+            ("simulated nodes:", _yes(wishes.simulated), _yes(config.simulated)),
+        )
+        if wanted and wanted != has
+    ]
+    if differences:
+        raise CannotStart(
+            f"cluster {config.name} exists with {'; '.join(differences)}. Start it as it is without these options, "
+            f"remove it first (tiphys down --name {config.name}), or take another --name"
+        )
+    return config
+
+
+def _yes(value: bool | None) -> str:
+    return "" if value is None else "yes" if value else "no"
+
+
+def check_name(name: str) -> None:
+    """Raise CannotStart when a name cannot be part of a network interface's and a file's."""
+    text = name.replace("-", "")
+    if len(name) > NAME_LIMIT or not text.isalnum() or not text.isascii() or name != name.lower() or name[0] == "-":
+        raise CannotStart(
+            f"{name!r} cannot be the name of a cluster: use 1 to {NAME_LIMIT} small letters, digits and dashes"
+        )
+
+
 def choose_config(wishes: Wishes) -> ClusterConfig:
     """Return the choices of an existing cluster, or new ones that collide with nothing here. Raises CannotStart."""
-    try:
-        return read_config(wishes.name)
-    except NoSuchCluster:
-        pass
-    if not wishes.name or len(wishes.name) > NAME_LIMIT or not wishes.name.replace("-", "").isalnum():
-        raise CannotStart(
-            f"{wishes.name!r} cannot be the name of a cluster: use 1 to {NAME_LIMIT} letters, digits and dashes"
-        )
-    taken = [read_config(name) for name in cluster_names()]
+    existing = existing_config(wishes)
+    if existing:
+        return existing
+    version = wishes.kubernetes_version or VERSIONS[1]
+    if not VERSIONS[0] <= version <= VERSIONS[1]:
+        oldest, newest = (".".join(map(str, v)) for v in VERSIONS)
+        raise CannotStart(f"Kubernetes {version[0]}.{version[1]} cannot be served: choose {oldest} to {newest}")
+    taken = _other_configs()
     index = _free_index({_index_of(c) for c in taken})
     api_port = wishes.api_port or _free_port(API_PORT, {c.api_port for c in taken})
     return ClusterConfig(
         name=wishes.name,
-        kubernetes_version=wishes.kubernetes_version,
+        kubernetes_version=version,
         api_port=api_port,
         kubelet_port=_free_port(KUBELET_PORT, {c.kubelet_port for c in taken} | {api_port}),
         node_name=_node_name(),
         node_address=primary_address(),
         pod_cidr=f"10.{244 - index}.0.0/16",
         service_cidr=f"10.{96 + index}.0.0/16",
-        simulated=wishes.simulated,
-        nodes=wishes.nodes,
+        simulated=bool(wishes.simulated),
+        nodes=wishes.nodes or 1,
     )
 
 
+def _other_configs() -> list[ClusterConfig]:
+    configs = []
+    for name in cluster_names():
+        try:
+            configs.append(read_config(name))
+        except NoSuchCluster:
+            pass  # damaged or just removed: its ports and networks are found taken if they are
+    return configs
+
+
 def start_cluster(wishes: Wishes) -> Started:
-    """Start the cluster, or find it running. Raises CannotStart with the reason."""
-    config = choose_config(wishes)
-    files = Files.of(config.name)
-    files.make()
-    write_config(config)
-    pki = ensure_pki(config)
-    kubeconfig = write_kubeconfig(config, pki)
-    if guardian_pid(files.run):
-        return Started(config, kubeconfig, -1)
-    sockets = _listening_sockets(config)
-    reader, writer = os.pipe()
-    keep = [writer, *(s.fileno() for s in sockets)]
-    fork_guardian(_children(config, pki, sockets, writer), files.run, files.logs, keep)
+    """Start the cluster, or find it running. Raises CannotStart with the reason, OSError for files."""
+    files = Files.of(wishes.name)
+    with home_lock():
+        config = choose_config(wishes)
+        if len(str(files.run / "runtime" / "supervisor.sock")) > SOCKET_PATH_LIMIT:
+            raise CannotStart(f"{files.run} is too long a path for sockets: set TIPHYS_HOME to a shorter one")
+        if guardian_pid(files.run):
+            return Started(config, -1)
+        files.make()
+        stop_orphans(files.run)
+        sockets = _listening_sockets(config)
+        write_config(config)
+        pki = ensure_pki(config)
+        reader, writer = os.pipe()
+        keep = [s.fileno() for s in sockets]
+        fork_guardian(_children(config, pki, sockets, writer), files.run, files.logs, keep, writer)
     os.close(writer)
     for bound in sockets:
         bound.close()
-    return Started(config, kubeconfig, reader)
+    return Started(config, reader)
 
 
-def wait_until_ready(started: Started, expected: set[str], report: Callable[[str], None]) -> None:
-    """Wait until every component in `expected` has said that it is ready, calling `report` for each.
+def wait_until_ready(started: Started, report: Callable[[str], None], waiting: Callable[[set[str]], None]) -> None:
+    """Wait until every component has said that it is ready, calling `report` for each.
 
-    Raises CannotStart when that takes too long, with the place of the logs.
+    `waiting` is called about ten times a second with what is missing. Raises CannotStart when a process keeps dying, or
+    when it takes too long, with the last words of its log. The processes go on trying meanwhile.
     """
     if started.progress < 0:
         return
-    missing = set(expected)
-    for line in _lines(started.progress, READY_TIMEOUT_S):
-        report(line)
-        missing.discard(line)
-        if not missing:
-            os.close(started.progress)
-            return
     logs = Files.of(started.config.name).logs
-    raise CannotStart(f"not ready after {READY_TIMEOUT_S:.0f} s: {', '.join(sorted(missing))}; see the logs in {logs}")
+    missing = set(COMPONENTS)
+    deaths = dict.fromkeys(COMPONENTS, 0)
+    for line in _lines(started.progress, READY_TIMEOUT_S):
+        if not line:
+            waiting(missing)
+        elif line.startswith(DIED):
+            name = line.removeprefix(DIED)
+            deaths[name] += 1
+            if deaths[name] >= DEATHS_LIMIT:
+                raise CannotStart(f"{name} cannot run: {_last_words(logs / f'{name}.log')}")
+        elif line in missing:
+            missing.discard(line)
+            report(line)
+            if not missing:
+                os.close(started.progress)
+                return
+    words = "; ".join(f"{name}: {_last_words(logs / f'{name}.log')}" for name in sorted(missing))
+    raise CannotStart(f"not ready after {READY_TIMEOUT_S:.0f} s ({words}). It goes on trying; `tiphys down` stops it")
+
+
+def _last_words(log: Path) -> str:
+    """Return the last line of a log, with its place."""
+    try:
+        lines = log.read_text(errors="replace").split("\n")
+    except OSError:
+        lines = []
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    return f"{last} (see {log})"
 
 
 def _lines(descriptor: int, timeout_s: float) -> Iterator[str]:
+    """Yield the lines of a pipe until its end or the timeout, and "" when nothing came for a tenth of a second."""
     deadline_s = time.monotonic() + timeout_s
     rest = b""
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
-        while True:
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0 or not selector.select(left_s):
-                return
+        while time.monotonic() < deadline_s:
+            if not selector.select(0.1):
+                yield ""
+                continue
             data = os.read(descriptor, 4096)
             if not data:
                 return
@@ -166,8 +254,8 @@ def _listening_sockets(config: ClusterConfig) -> list[socket.socket]:
             for bound in sockets:
                 bound.close()
             raise CannotStart(
-                f"cannot listen on {address}:{config.api_port} ({error.strerror}); stop what uses that port, or make "
-                f"the cluster anew with `tiphys down --name {config.name}` and `tiphys up --port`"
+                f"cannot listen on {address}:{config.api_port} ({error.strerror}). Stop what uses that port, or make "
+                f"the cluster anew on another: tiphys down --name {config.name}; tiphys up --name {config.name} --port N"
             ) from error
     return sockets
 
