@@ -21,6 +21,7 @@ from itertools import count
 from sys import intern
 
 from tiphys.apiserver.cached import CachedEvent, CachedObject, splice_revision
+from tiphys.base.orderedset import OrderedSet
 from tiphys.store.interface import Compacted, Event, Store, StoreFailed
 from tiphys.store.ledger import FIRST_REVISION
 
@@ -49,9 +50,9 @@ class ResourceCache:
         """Every event after this revision is in the ring."""
         self.changed_at = oldest
         """Revision of the last change."""
-        self.listeners: set[Listener] = set()
+        self.listeners: OrderedSet[Listener] = OrderedSet()
         """Called with the events of each batch, after all of it is applied."""
-        self.on_reset: set[Callable[[], None]] = set()
+        self.on_reset: OrderedSet[Callable[[], None]] = OrderedSet()
         """Called when events were lost and watchers must start again."""
         self._ring: deque[CachedEvent] = deque()
         self._ring_weight = 0

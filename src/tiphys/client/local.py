@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from tiphys.base.clock import Randomness
 from tiphys.base.errors import ApiError, internal
+from tiphys.base.orderedset import OrderedSet
 from tiphys.client.calls import ApiCalls, error_of
 from tiphys.wire.message import Answer, Handler, Peer, Request, Response, Stream
 
@@ -32,7 +33,7 @@ class LocalClient(ApiCalls):
         super().__init__(randomness)
         self._handler = handler
         self._peer = Peer(address="127.0.0.1", trusted_user=(user, tuple(groups)))
-        self._sinks: set[_QueueSink] = set()
+        self._sinks: OrderedSet[_QueueSink] = OrderedSet()
 
     async def close(self) -> None:
         for sink in list(self._sinks):

@@ -89,7 +89,7 @@ class GarbageLoop:
             self.watched[resource] = task
             new.append(reflector)
         if not found.failed:
-            for resource in set(self.watched) - wanted:
+            for resource in [known for known in self.watched if known not in wanted]:
                 self._unwatch(resource)
         if not self.ready.is_set():
             await asyncio.gather(*(reflector.synced() for reflector in new))

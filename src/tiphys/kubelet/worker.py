@@ -18,6 +18,7 @@ import msgspec
 
 from tiphys.base.clock import parse_time
 from tiphys.base.errors import ApiError, TiphysError
+from tiphys.base.orderedset import OrderedSet
 from tiphys.client.resources import PODS
 from tiphys.kubelet.context import NodeContext
 from tiphys.kubelet.operations import Operations
@@ -72,7 +73,7 @@ class PodWorker:
         self.phase = Phase.RUNNING
         self.sandbox_ids: list[str] = list(sandbox_ids)
         self.rejected: tuple[str, str] | None = None
-        self.observers: set[asyncio.Event] = set()
+        self.observers: OrderedSet[asyncio.Event] = OrderedSet()
         """Set after each observation; followers of logs wait for them."""
         self._on_state = on_state
         self._vanished = False

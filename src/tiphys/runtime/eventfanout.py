@@ -53,12 +53,12 @@ class EventFanout:
     def __init__(self, standing: Callable[[], Iterable[str]], limit: int = QUEUE_LIMIT) -> None:
         self._standing = standing
         self._limit = limit
-        self._readers: weakref.WeakSet[EventReader] = weakref.WeakSet()
+        self._readers: weakref.WeakKeyDictionary[EventReader, None] = weakref.WeakKeyDictionary()
 
     def subscribe(self) -> EventReader:
         """Return a reader that gets every event published from now on."""
         reader = EventReader()
-        self._readers.add(reader)
+        self._readers[reader] = None
         return reader
 
     def publish(self, event: ContainerEvent) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tiphys.base.clock import Clock, Randomness
+from tiphys.base.orderedset import OrderedSet
 from tiphys.runtime.criformat import format_log_lines
 from tiphys.runtime.eventfanout import EventFanout, EventReader
 from tiphys.runtime.interface import (
@@ -107,7 +108,7 @@ class SimulatedRuntime:
         self._containers: dict[str, _Container] = {}
         self._images: dict[str, Image] = {}
         self._events = EventFanout(lambda: self._sandboxes)
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: OrderedSet[asyncio.Task[None]] = OrderedSet()
 
     async def start(self) -> None:
         await self._network.start()

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
+from tiphys.base.orderedset import OrderedSet
 from tiphys.store.interface import Compacted, Event
 
 MAX_QUEUED_EVENTS = 100_000
@@ -80,7 +81,7 @@ class Feed:
 
     def __init__(self, limit: int = MAX_QUEUED_EVENTS) -> None:
         self._limit = limit
-        self._subscriptions: set[Subscription] = set()
+        self._subscriptions: OrderedSet[Subscription] = OrderedSet()
 
     def open(self, prefix: str, after_revision: int) -> Subscription:
         """Start queueing events for a reader."""
