@@ -1,6 +1,7 @@
 # `make help` lists the verbs. Everything they need is set up by scripts/setup (virtual environment, Debian packages).
 PYTHON ?= python3
 BIN := .venv/bin
+CODE := src tests benchmarks examples scripts
 
 .PHONY: help setup check test demo bench format clean
 help:  ## list the verbs
@@ -9,23 +10,24 @@ help:  ## list the verbs
 setup:  ## make .venv and install what is missing on this machine
 	@PYTHON=$(PYTHON) scripts/setup
 
-check: setup  ## formatting, lint, strict types, import layers, house rules
-	@$(BIN)/ruff format --check src tests benchmarks
-	@$(BIN)/ruff check src tests benchmarks
+check: setup  ## formatting, lint, strict types, import layers
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
 test: check  ## everything that CI runs
+	@PYTHON=$(PYTHON) scripts/setup test
 	@$(BIN)/pytest -n 4 --dist loadgroup
 
 demo: setup  ## start a cluster, run the sample application in it, say what to do next
 	@$(BIN)/python examples/demo.py
 
 bench: setup  ## run every benchmark; each prints JSON
-	@for b in benchmarks/[a-z]*.py; do $(BIN)/python $$b; done
+	@for b in benchmarks/[a-z]*.py; do $(BIN)/python $$b || exit 1; done
 
 format: setup  ## format and fix what can be fixed
-	@$(BIN)/ruff format src tests benchmarks && $(BIN)/ruff check --fix src tests benchmarks
+	@$(BIN)/ruff format $(CODE) && $(BIN)/ruff check --fix $(CODE)
 
 clean:  ## remove the virtual environment and caches
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
