@@ -16,6 +16,7 @@ from functools import partial
 
 from tiphys.api.views.config import Namespace
 from tiphys.api.views.node import Node
+from tiphys.api.views.service import Service
 from tiphys.base.errors import ApiError
 from tiphys.client.events import EventRecorder
 from tiphys.client.reflector import object_key
@@ -24,7 +25,7 @@ from tiphys.scheduler.plan import Plan, plan_pod
 from tiphys.scheduler.queue import Happening, SchedulingQueue, Waiting
 from tiphys.scheduler.run import SchedulerDeps, Watched
 from tiphys.scheduler.state import ClusterState, PodInfo, info_of, is_finished
-from tiphys.scheduler.views import Pod
+from tiphys.scheduler.views import PlainWorkload, Pod, Workload
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ EFFECTS_LIMIT = 4096
 SLICE_S = 0.005
 """How long decisions may go on before others on the event loop get their turn."""
 
+Owner = Workload | PlainWorkload
 Effect = Callable[[], Awaitable[None]]
 
 
@@ -53,6 +55,10 @@ class Scheduler:
         watched = self._watched
         watched.nodes.on_change(self._node_changed)
         watched.namespaces.on_change(self._namespace_changed)
+        watched.services.on_change(self._service_changed)
+        watched.controllers.on_change(partial(self._owner_changed, "ReplicationController"))
+        watched.replicasets.on_change(partial(self._owner_changed, "ReplicaSet"))
+        watched.statefulsets.on_change(partial(self._owner_changed, "StatefulSet"))
         watched.pods.on_change(self._pod_changed)
         async with asyncio.TaskGroup() as group:
             for number in range(EFFECT_WORKERS):
@@ -72,6 +78,7 @@ class Scheduler:
         if new is None:
             assert old is not None
             self.state.remove_node(old.metadata.name)
+            self._happened(Happening.NODE_CHANGED)
             return
         self.state.set_node(new)
         if old is None:
@@ -83,8 +90,26 @@ class Scheduler:
             self._happened(Happening.NODE_GREW)
 
     def _namespace_changed(self, old: Namespace | None, new: Namespace | None) -> None:
-        if new is not None and (old is None or old.metadata.labels != new.metadata.labels):
+        if new is None:
+            assert old is not None
+            self.state.set_namespace(old.metadata.name, None)
+        elif old is None or old.metadata.labels != new.metadata.labels:
+            self.state.set_namespace(new.metadata.name, new.metadata.labels)
             self._happened(Happening.NAMESPACE_CHANGED)
+
+    def _service_changed(self, old: Service | None, new: Service | None) -> None:
+        service = new or old
+        assert service is not None
+        if old is None or new is None or old.spec.selector != new.spec.selector:
+            selector = new.spec.selector if new is not None else None
+            self.state.workloads.set_service(service.metadata.namespace, service.metadata.name, selector)
+
+    def _owner_changed(self, kind: str, old: Owner | None, new: Owner | None) -> None:
+        owner = new or old
+        assert owner is not None
+        if old is None or new is None or old.spec != new.spec:
+            selector = new.spec.selector if new is not None else None
+            self.state.workloads.set_owner(kind, owner.metadata.namespace, owner.metadata.name, selector)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         pod = new if new is not None else old

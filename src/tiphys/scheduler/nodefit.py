@@ -105,7 +105,7 @@ def lacking_resources(table: NodeTable, requests: Requests) -> list[tuple[str, B
     """Return (reason, rows that lack it now, rows that could never have it) for each resource."""
     pods = table.columns[PODS]
     full: Bools = table.used[pods] >= table.offered[pods]
-    lacking = [("Too many pods", full, table.offered[pods] < 1)]
+    lacking = [("Too many pods", full, np.zeros(table.capacity, np.bool_))]
     everywhere = np.ones(table.capacity, np.bool_)
     for name, amount in sorted(requests.amounts, key=lambda item: _ORDER.get(item[0], len(_ORDER))):
         column = table.columns.get(name)

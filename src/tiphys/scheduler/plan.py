@@ -16,13 +16,22 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tiphys.base.clock import Randomness
-from tiphys.scheduler import nodefit
+from tiphys.scheduler import nodefit, podfit
 from tiphys.scheduler.queue import Happening
 from tiphys.scheduler.state import ClusterState, PodInfo
 from tiphys.scheduler.table import Bools, Ints
 
 NO_NODES = "no nodes available to schedule pods"
-NODE_HAPPENINGS = frozenset({Happening.NODE_ADDED, Happening.NODE_CHANGED, Happening.NODE_GREW, Happening.POD_GONE})
+NODE_HELPS = frozenset({Happening.NODE_ADDED, Happening.NODE_CHANGED})
+PORTS_HELP = frozenset({Happening.NODE_ADDED, Happening.POD_GONE})
+ROOM_HELPS = frozenset({Happening.NODE_ADDED, Happening.NODE_GREW, Happening.POD_GONE})
+PODS_HELP = NODE_HELPS | {
+    Happening.POD_PLACED,
+    Happening.POD_GONE,
+    Happening.POD_CHANGED,
+    Happening.NAMESPACE_CHANGED,
+}
+VOLUMES_HELP = NODE_HELPS | {Happening.STORAGE_CHANGED, Happening.POD_GONE}
 WEIGHT_TAINTS = 3
 WEIGHT_NODE_AFFINITY = 2
 WEIGHT_SPREAD = 2
@@ -34,6 +43,7 @@ STATIC_REASONS = {
     nodefit.MISMATCHED: "node(s) didn't match Pod's node affinity/selector",
     nodefit.PINNED_ELSEWHERE: "node(s) didn't satisfy plugin(s) [NodeAffinity]",
 }
+SPREAD_REASON = "node(s) didn't match pod topology spread constraints"
 PORTS_REASON = "node(s) didn't have free ports for the requested pod ports"
 
 
@@ -45,6 +55,7 @@ class Verdict:
     refused: Bools
     hopeless: Bools | None
     """None: evicting pods never helps."""
+    helped_by: frozenset[Happening]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +69,7 @@ class Plan:
     """How many nodes each reason holds for."""
     candidates: tuple[int, ...] = ()
     """Rows where evicting pods might help."""
-    helped_by: frozenset[Happening] = NODE_HAPPENINGS
+    helped_by: frozenset[Happening] = NODE_HELPS | ROOM_HELPS
     """What may make another try worthwhile."""
 
 
@@ -85,6 +96,16 @@ def feasible_rows(info: PodInfo, state: ClusterState) -> Bools:
     feasible &= nodefit.resource_fits(state, profile.requests)
     if profile.ports:
         feasible &= ~ports_taken(info, state)
+    uneven = podfit.unspread(info, state)
+    if uneven is not None:
+        feasible &= ~(uneven.skewed | uneven.unlabelled)
+    for refused in (
+        podfit.not_attracted(info, state),
+        podfit.repelled(info, state),
+        podfit.repelled_by_others(info, state),
+    ):
+        if refused is not None:
+            feasible &= ~refused
     return feasible
 
 
@@ -108,6 +129,12 @@ def score_rows(info: PodInfo, state: ClusterState, rows: Ints) -> Ints:
     preferred = nodefit.preferred_weights(state, profile)
     if preferred is not None:
         total = total + WEIGHT_NODE_AFFINITY * nodefit.normalized(preferred[rows])
+    spread = podfit.spread_scores(info, state, rows)
+    if spread is not None:
+        total = total + WEIGHT_SPREAD * spread
+    attraction = podfit.attraction_scores(info, state, rows)
+    if attraction is not None:
+        total = total + WEIGHT_POD_AFFINITY * attraction
     return total
 
 
@@ -115,12 +142,31 @@ def verdicts(info: PodInfo, state: ClusterState) -> list[list[Verdict]]:
     """Return what each filter says, in order; a filter may have several reasons for one node."""
     table, profile = state.table, info.profile
     codes = nodefit.static_codes(state, profile)
-    found = [[Verdict(reason, codes == code, None)] for code, reason in STATIC_REASONS.items()]
+    nowhere = np.zeros(table.capacity, np.bool_)
+    found = [[Verdict(reason, codes == code, None, NODE_HELPS)] for code, reason in STATIC_REASONS.items()]
     if profile.ports:
-        found.append([Verdict(PORTS_REASON, ports_taken(info, state), np.zeros(table.capacity, np.bool_))])
+        found.append([Verdict(PORTS_REASON, ports_taken(info, state), nowhere, PORTS_HELP)])
     found.append(
-        [Verdict(reason, lacks, never) for reason, lacks, never in nodefit.lacking_resources(table, profile.requests)]
+        [
+            Verdict(reason, lacks, never, ROOM_HELPS)
+            for reason, lacks, never in nodefit.lacking_resources(table, profile.requests)
+        ]
     )
+    uneven = podfit.unspread(info, state)
+    if uneven is not None:
+        spread = Verdict(SPREAD_REASON, uneven.skewed, nowhere, PODS_HELP)
+        found.append(
+            [Verdict(f"{SPREAD_REASON} (missing required label)", uneven.unlabelled, None, NODE_HELPS), spread]
+        )
+    affinity = podfit.not_attracted(info, state)
+    if affinity is not None:
+        found.append([Verdict("node(s) didn't match pod affinity rules", affinity, None, PODS_HELP)])
+    for reason, refused in (
+        ("node(s) didn't match pod anti-affinity rules", podfit.repelled(info, state)),
+        ("node(s) didn't satisfy existing pods anti-affinity rules", podfit.repelled_by_others(info, state)),
+    ):
+        if refused is not None:
+            found.append([Verdict(reason, refused, nowhere, PODS_HELP)])
     return found
 
 
@@ -130,6 +176,7 @@ def explain(info: PodInfo, state: ClusterState) -> Plan:
     open_rows = table.exists.copy()
     hopeless = ~table.exists
     reasons: dict[str, int] = {}
+    helped_by: frozenset[Happening] = frozenset({Happening.NODE_ADDED})
     for filter_verdicts in verdicts(info, state):
         refused = np.zeros(table.capacity, np.bool_)
         for verdict in filter_verdicts:
@@ -138,10 +185,11 @@ def explain(info: PodInfo, state: ClusterState) -> Plan:
             if count:
                 reasons[verdict.reason] = reasons.get(verdict.reason, 0) + count
                 refused |= here
+                helped_by |= verdict.helped_by
                 hopeless |= here if verdict.hopeless is None else here & verdict.hopeless
         open_rows &= ~refused
     message = format_reasons(table.count, reasons)
-    return Plan(None, message, reasons, tuple(np.flatnonzero(~hopeless).tolist()))
+    return Plan(None, message, reasons, tuple(np.flatnonzero(~hopeless).tolist()), helped_by)
 
 
 def format_reasons(nodes: int, reasons: Mapping[str, int]) -> str:

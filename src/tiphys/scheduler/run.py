@@ -14,6 +14,7 @@ from typing import Any
 
 from tiphys.api.views.config import Namespace
 from tiphys.api.views.node import Node
+from tiphys.api.views.service import Service
 from tiphys.base.clock import Clock, Randomness
 from tiphys.client import resources
 from tiphys.client.events import EventRecorder
@@ -45,6 +46,11 @@ class Watched:
     claims: Reflector[views.PersistentVolumeClaim]
     volumes: Reflector[views.PersistentVolume]
     classes: Reflector[views.StorageClass]
+    services: Reflector[Service]
+    controllers: Reflector[views.PlainWorkload]
+    replicasets: Reflector[views.Workload]
+    statefulsets: Reflector[views.Workload]
+    budgets: Reflector[views.PodDisruptionBudget]
     all: list[Reflector[Any]] = field(default_factory=list)
 
 
@@ -63,6 +69,11 @@ def watch_all(client: Client, randomness: Randomness) -> Watched:
         claims=reflector(resources.PERSISTENTVOLUMECLAIMS, views.PersistentVolumeClaim),
         volumes=reflector(resources.PERSISTENTVOLUMES, views.PersistentVolume),
         classes=reflector(resources.STORAGECLASSES, views.StorageClass),
+        services=reflector(resources.SERVICES, Service),
+        controllers=reflector(resources.REPLICATIONCONTROLLERS, views.PlainWorkload),
+        replicasets=reflector(resources.REPLICASETS, views.Workload),
+        statefulsets=reflector(resources.STATEFULSETS, views.Workload),
+        budgets=reflector(resources.PODDISRUPTIONBUDGETS, views.PodDisruptionBudget),
         all=made,
     )
 

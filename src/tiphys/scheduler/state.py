@@ -7,16 +7,19 @@ counted on at most one node; a pod on a node that is not there (yet) is kept asi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tiphys.api.selectors import LabelSelector
 from tiphys.api.views.node import Node
 from tiphys.base.clock import parse_time
 from tiphys.client.reflector import object_key
+from tiphys.scheduler.counts import PodCounts
 from tiphys.scheduler.profile import Profile, profile_of
 from tiphys.scheduler.table import Memo, NodeTable
 from tiphys.scheduler.views import Pod
+from tiphys.scheduler.workloads import Workloads
 
 MEMOS = 512
 """How many derived arrays of one sort are kept; the longest unused go first."""
@@ -38,6 +41,9 @@ class PodInfo:
     terminating: bool = False
     claims: tuple[str, ...] = ()
     """Names of its persistent volume claims, those of ephemeral volumes included."""
+
+    owner: tuple[str, str] = ("", "")
+    """Kind and name of its controller."""
 
     @property
     def namespace(self) -> str:
@@ -68,6 +74,7 @@ def info_of(pod: Pod) -> PodInfo:
         pod=pod,
         terminating=metadata.deletion_timestamp is not None,
         claims=_claims_of(pod) if pod.spec.volumes else (),
+        owner=next(((o.kind, o.name) for o in metadata.owner_references if o.controller), ("", "")),
     )
 
 
@@ -88,6 +95,13 @@ class ClusterState:
         """Pods on nodes that we do not know, by the node's name."""
         self.ports: dict[tuple[str, int], dict[str, dict[int, int]]] = {}
         """Host ports in use: (protocol, port) -> address -> row -> how many pods."""
+        self.namespace_labels: dict[str, Mapping[str, str]] = {}
+        self.by_namespace: dict[str, dict[str, PodInfo]] = {}
+        """Placed pods whose node is known."""
+        self.counts = PodCounts(self.table.capacity, self._labels_of, self._placed_in)
+        self.workloads = Workloads()
+        self.domains: dict[str, Any] = {}
+        """Topology domains by label (podfit.py)."""
         self.memos: dict[object, Memo] = {}
         self.preferences: dict[tuple[bytes, int], Any] = {}
         """Counts of untolerated soft taints for each taint set, by tolerations and number of sets (nodefit.py)."""
@@ -98,6 +112,7 @@ class ClusterState:
         name = node.metadata.name
         known = name in self.table.rows
         row = self.table.set_node(node)
+        self.counts.grow(self.table.capacity)
         if not known:
             for info in self._homeless.pop(name, {}).values():
                 self._place(info, row)
@@ -159,6 +174,20 @@ class ClusterState:
         if key in self.assumed:
             self.remove_pod(key)
 
+    def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
+        """Take over a namespace's labels; None: it is gone."""
+        if self.namespace_labels.get(name) == labels:
+            return
+        if labels is None:
+            self.namespace_labels.pop(name, None)
+        else:
+            self.namespace_labels[name] = labels
+        self.counts.namespaces_changed()
+
+    def default_selector(self, info: PodInfo) -> LabelSelector:
+        """Return what selects the siblings of a pod that names no spread constraints."""
+        return self.workloads.selector(info.profile, info.owner)
+
     def pods_on(self, row: int) -> Mapping[str, PodInfo]:
         return self.by_row.get(row, {})
 
@@ -181,11 +210,22 @@ class ClusterState:
     def _same_place(old: PodInfo, new: PodInfo) -> bool:
         return old.profile is new.profile and old.terminating == new.terminating and old.uid == new.uid
 
+    def _labels_of(self, namespace: str) -> Mapping[str, str]:
+        return self.namespace_labels.get(namespace, {})
+
+    def _placed_in(self, namespaces: frozenset[str] | None) -> Iterable[tuple[Profile, int, bool]]:
+        names = self.by_namespace if namespaces is None else namespaces
+        for name in names:
+            for info in self.by_namespace.get(name, {}).values():
+                yield info.profile, self.table.rows[info.node_name], info.terminating
+
     def _replace(self, info: PodInfo) -> None:
         self.pods[info.key] = info
         row = self.table.rows.get(info.node_name)
         place = self.by_row[row] if row is not None else self._homeless[info.node_name]
         place[info.key] = info
+        if row is not None:
+            self.by_namespace[info.namespace][info.key] = info
 
     def _add(self, info: PodInfo) -> None:
         self.pods[info.key] = info
@@ -202,10 +242,14 @@ class ClusterState:
 
     def _placed(self, info: PodInfo, row: int) -> None:
         """A pod came to a row."""
+        self.by_namespace.setdefault(info.namespace, {})[info.key] = info
+        self.counts.change(info.profile, row, info.terminating, 1)
         self._count_ports(info.profile, row, 1)
 
     def _displaced(self, info: PodInfo, row: int) -> None:
         """A pod left a row."""
+        self.by_namespace[info.namespace].pop(info.key, None)
+        self.counts.change(info.profile, row, info.terminating, -1)
         self._count_ports(info.profile, row, -1)
 
     def _count_ports(self, profile: Profile, row: int, change: int) -> None:

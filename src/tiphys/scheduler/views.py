@@ -12,7 +12,7 @@ from functools import lru_cache
 import msgspec
 from msgspec import field
 
-from tiphys.api.views.meta import ObjectMeta, View
+from tiphys.api.views.meta import LabelSelector, ObjectMeta, View
 from tiphys.api.views.pod import NodeSelector, PersistentVolumeClaimVolumeSource, PodCondition
 
 NO_BYTES = msgspec.Raw()
@@ -162,3 +162,36 @@ class StorageClass(View, frozen=True):
     allowed_topologies: tuple[TopologyTerm, ...] = ()
     provisioner: str = ""
     volume_binding_mode: str = ""
+
+
+class WorkloadSpec(View, frozen=True):
+    selector: LabelSelector | None = None
+
+
+class Workload(View, frozen=True):
+    """A ReplicaSet or StatefulSet."""
+
+    metadata: ObjectMeta = ObjectMeta()
+    spec: WorkloadSpec = WorkloadSpec()
+
+
+class PlainWorkloadSpec(View, frozen=True):
+    selector: Mapping[str, str] = field(default_factory=dict)
+
+
+class PlainWorkload(View, frozen=True):
+    """A ReplicationController."""
+
+    metadata: ObjectMeta = ObjectMeta()
+    spec: PlainWorkloadSpec = PlainWorkloadSpec()
+
+
+class BudgetStatus(View, frozen=True):
+    disrupted_pods: Mapping[str, str] = field(default_factory=dict)
+    disruptions_allowed: int | None = None
+
+
+class PodDisruptionBudget(View, frozen=True):
+    metadata: ObjectMeta = ObjectMeta()
+    spec: WorkloadSpec = WorkloadSpec()
+    status: BudgetStatus = BudgetStatus()
