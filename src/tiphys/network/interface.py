@@ -7,7 +7,7 @@ the runtime calls it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,6 +43,10 @@ class ServicePort:
     """Backends for NodePort and external traffic when externalTrafficPolicy is Local; None: the same as endpoints."""
 
 
+ServiceKey = tuple[str, str]
+"""(namespace, name) of a Service."""
+
+
 class ServiceProxy(Protocol):
     """Holds the machine's rules equal to the last desired set."""
 
@@ -51,6 +55,11 @@ class ServiceProxy(Protocol):
     async def sync(self, ports: Sequence[ServicePort]) -> None:
         """Make the rules equal to `ports` by the smallest change. When it returns, new connections follow them.
         After a failure the next call repairs from a full load."""
+        ...
+
+    async def update(self, changes: Mapping[ServiceKey, Sequence[ServicePort]]) -> None:
+        """Replace all ports of the named Services (none: the Service is gone); the others stay. Promises what `sync`
+        promises, at a cost that depends on the changes alone."""
         ...
 
     async def stop(self, *, remove: bool) -> None: ...
