@@ -15,7 +15,7 @@ from tiphys.cli.text import format_bytes, format_table
 from tiphys.cluster.config import ClusterConfig, Files, read_config
 from tiphys.cluster.pidfiles import GUARDIAN, living
 from tiphys.cluster.sweep import find_supervisors
-from tiphys.cluster.up import COMPONENTS
+from tiphys.cluster.up import COMPONENTS, last_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,12 @@ def observe_status(config: ClusterConfig) -> ClusterStatus:
         [_process(process, pid) for process, pid in named],
     )
     missing = [process for process in (GUARDIAN, *COMPONENTS) if process not in pids]
-    if missing:
+    if GUARDIAN in pids:
+        status.problems += [
+            f"{process} has ended and is started again: {last_words(files.logs / f'{process}.log')}"
+            for process in missing
+        ]
+    elif missing:
         hint = "tiphys up" + ("" if config.name == "tiphys" else f" --name {config.name}")
         status.problems.append(f"not running: {', '.join(missing)}; `{hint}` starts the cluster again")
     if "apiserver" in pids:

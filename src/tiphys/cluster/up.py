@@ -190,18 +190,18 @@ def wait_until_ready(started: Started, report: Callable[[str], None], waiting: C
             name = line.removeprefix(DIED)
             deaths[name] += 1
             if deaths[name] >= DEATHS_LIMIT:
-                raise CannotStart(f"{name} cannot run: {_last_words(logs / f'{name}.log')}")
+                raise CannotStart(f"{name} cannot run: {last_words(logs / f'{name}.log')}")
         elif line in missing:
             missing.discard(line)
             report(line)
             if not missing:
                 os.close(started.progress)
                 return
-    words = "; ".join(f"{name}: {_last_words(logs / f'{name}.log')}" for name in sorted(missing))
+    words = "; ".join(f"{name}: {last_words(logs / f'{name}.log')}" for name in sorted(missing))
     raise CannotStart(f"not ready after {READY_TIMEOUT_S:.0f} s ({words}). It goes on trying; `tiphys down` stops it")
 
 
-def _last_words(log: Path) -> str:
+def last_words(log: Path) -> str:
     """Return the last line of a log, with its place."""
     try:
         lines = log.read_text(errors="replace").split("\n")

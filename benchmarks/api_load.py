@@ -1,0 +1,106 @@
+"""CPU of an API server for each kind of request, measured from outside, with wrk over TLS and kept connections.
+
+Makes 1,000 ConfigMaps of 200 bytes and 500 Pods of 3.7 KB, then runs each operation for some seconds. Prints a JSON
+line an operation: requests a second, p50 and p99 in ms, and the CPU (user + system, all its processes) of one request,
+which holds better on a noisy machine than times do. `list-pods-gzip` asks for a compressed answer.
+
+Run: python benchmarks/api_load.py [--seconds 5] [--connections 16] [--operations get-pod,...]
+     python benchmarks/api_load.py --url https://127.0.0.1:6443 --token T --pids apiserver=1,etcd=2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmark_cluster import Target, add_target_options, open_target
+
+SCRIPT = Path(__file__).with_name("api_load.lua")
+OPERATIONS = ("get-configmap", "get-pod", "list-pods", "list-pods-gzip", "create-configmap", "patch-configmap")
+CONFIGMAPS = 1_000
+PODS = 500
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add_target_options(options)
+    options.add_argument("--seconds", type=int, default=5)
+    options.add_argument("--connections", type=int, default=16)
+    options.add_argument("--operations", default=",".join(OPERATIONS))
+    options.add_argument(
+        "--process", default="apiserver", help="which of its own cluster's processes count; '' for all"
+    )
+    arguments = options.parse_args()
+    if not shutil.which("wrk"):
+        raise SystemExit("this benchmark needs wrk (Debian package wrk)")
+    with open_target(arguments) as target:
+        if target.name and arguments.process:
+            target.pids = {arguments.process: target.pids[arguments.process]}
+        fill(target)
+        for operation in arguments.operations.split(","):
+            print(json.dumps(load(target, operation, arguments.connections, arguments.seconds)), flush=True)
+
+
+def fill(target: Target) -> None:
+    """Make what is read. Objects that are there already are left."""
+    for namespace in ("load", "load-pods", "load-new"):
+        target.call("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
+    with ThreadPoolExecutor(16) as pool:
+        for _ in pool.map(lambda number: make_configmap(target, number), range(CONFIGMAPS)):
+            pass
+        for _ in pool.map(lambda number: make_pod(target, number), range(PODS)):
+            pass
+
+
+def make_configmap(target: Target, number: int) -> None:
+    body = {"metadata": {"name": f"map-{number}"}, "data": {"key": "y" * 200}}
+    target.call("POST", "/api/v1/namespaces/load/configmaps", body)
+
+
+def make_pod(target: Target, number: int) -> None:
+    """Make a Pod that no scheduler takes, so that it stays as it is."""
+    environment = [{"name": f"VARIABLE_{n}", "value": "v" * 24} for n in range(20)]
+    resources = {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "128Mi"}}
+    container = {"name": "main", "image": "registry.example/app:v1", "env": environment, "resources": resources}
+    metadata = {
+        "name": f"pod-{number:05d}",
+        "labels": {"app": "load", "number": str(number)},
+        "annotations": {"note": "x" * 400},
+    }
+    spec = {"schedulerName": "nobody", "containers": [container]}
+    target.call("POST", "/api/v1/namespaces/load-pods/pods", {"metadata": metadata, "spec": spec})
+
+
+def load(target: Target, operation: str, connections: int, seconds: int) -> dict[str, Any]:
+    """Run one operation and return its figures."""
+    environment = {**os.environ, "OPERATION": operation, "TOKEN": target.token}
+    command = ["wrk", "-t2", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(SCRIPT), target.url]
+    before_s = cpu_s(target.pids)
+    said = subprocess.run(command, env=environment, capture_output=True, text=True)
+    used_s = cpu_s(target.pids) - before_s
+    line = next((line for line in said.stdout.splitlines() if line.startswith("RESULT ")), None)
+    if line is None:
+        raise SystemExit(f"wrk failed: {said.stdout}{said.stderr}")
+    figures = json.loads(line.removeprefix("RESULT "))
+    requests = figures.pop("requests")
+    cpu = {"cpu_ms_per_request": round(used_s * 1000 / max(1, requests), 4)} if target.pids else {}
+    return {"benchmark": "api_load", "operation": operation, "connections": connections, **figures, **cpu}
+
+
+def cpu_s(pids: dict[str, int]) -> float:
+    """Return the CPU seconds that the processes have used."""
+    ticks = 0
+    for pid in pids.values():
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    main()
