@@ -15,12 +15,15 @@ from typing import Any
 import orjson
 
 from tiphys.api.kind import JsonObject
+from tiphys.api.nesting import is_too_deep
 from tiphys.base.errors import ApiError, bad_request, too_large
 
 MAX_OPERATIONS = 10_000
 """Operations of one JSON patch; more are refused."""
+MAX_COPIED_BYTES = 3 * 1024 * 1024
+"""What all copy operations of one JSON patch may add: a few of them, each doubling a value, would fill any memory."""
 
-_INDEX = re.compile(r"-?[0-9]+")
+_INDEX = re.compile(r"-?[0-9]{1,18}")
 _MISSING = object()
 
 
@@ -49,14 +52,22 @@ def apply_json_patch(obj: JsonObject, operations: Any) -> JsonObject:
     if len(operations) > MAX_OPERATIONS:
         raise too_large(f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(operations)}")
     document: Any = copy_json(obj)
+    room_bytes = MAX_COPIED_BYTES
     for operation in operations:
         if not isinstance(operation, dict):
             raise bad_request("a JSON patch must be a list of operations, each an object with op and path")
         try:
-            document = _operate(document, operation)
-        except _Unfit:
+            if operation.get("op") == "copy":
+                copied = orjson.dumps(_get(document, _pointer(operation.get("from"))))
+                room_bytes -= len(copied)
+                if room_bytes < 0:
+                    raise _Unfit
+                document = _add(document, _pointer(operation.get("path")), orjson.loads(copied))
+            else:
+                document = _operate(document, operation)
+        except (_Unfit, orjson.JSONEncodeError, RecursionError):  # the last two: moves made it deeper than anything may be
             raise rejected() from None
-    if not isinstance(document, dict):
+    if not isinstance(document, dict) or is_too_deep(document):
         raise rejected()
     return document
 
@@ -77,8 +88,6 @@ def _operate(document: Any, operation: dict[str, Any]) -> Any:
             if path[: len(source)] == source and len(path) > len(source):
                 raise _Unfit
             return _add(_remove(document, source), path, value)
-        case "copy":
-            return _add(document, path, copy_json(_get(document, _pointer(operation.get("from")))))
         case "test":
             _test(document, path, operation.get("value"))
             return document

@@ -14,8 +14,10 @@ from typing import Any
 import orjson
 
 from tiphys.api.kind import JsonObject, Kind
+from tiphys.api.nesting import DEPTH_LIMIT, TOO_DEEP, is_too_deep
 from tiphys.api.protobuf import PROTOBUF, decode_protobuf
 from tiphys.api.schema import find_duplicate_fields
+from tiphys.apiserver.yamlbody import BadYaml, load_yaml
 from tiphys.base.errors import ApiError, Cause, bad_request, invalid, unsupported_media_type
 from tiphys.wire.message import Request
 
@@ -52,12 +54,19 @@ def parse_body(request: Request, kind: str = "JSON") -> Any:
 def parse_json(body: bytes, kind: str = "JSON") -> Any:
     """Return the JSON value of a body. Raises ApiError(400)."""
     try:
-        return orjson.loads(body)
+        return _shallow(orjson.loads(body), body)
     except orjson.JSONDecodeError as error:
         raise bad_request(
             f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; "
             f"json parse error: {error if body else 'unexpected end of JSON input'} ({_summary(body)})"
         ) from None
+
+
+def _shallow(value: Any, body: bytes) -> Any:
+    """Return the value if everything behind can handle its depth. Raises ApiError(400)."""
+    if body.count(b"{") + body.count(b"[") > DEPTH_LIMIT and is_too_deep(value):
+        raise bad_request(f"the object provided is {TOO_DEEP}")
+    return value
 
 
 def _summary(body: bytes) -> str:
@@ -71,18 +80,13 @@ def _summary(body: bytes) -> str:
 def parse_yaml(body: bytes) -> Any:
     """Return the value of a YAML body (JSON is YAML). Raises ApiError(400)."""
     try:
-        return orjson.loads(body)
+        return _shallow(orjson.loads(body), body)
     except orjson.JSONDecodeError:
         pass
-    import yaml
-
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        value = yaml.load(body, Loader=loader)
-        # timestamps, sets and the like have no JSON form; this also refuses keys that are not text
-        return orjson.loads(orjson.dumps(value))
-    except (yaml.YAMLError, TypeError, orjson.JSONDecodeError) as error:
-        raise bad_request(f"error decoding YAML: {' '.join(str(error).split())}") from None
+        return load_yaml(body)
+    except BadYaml as error:
+        raise bad_request(f"error decoding YAML: {error}") from None
 
 
 def check_kind(obj: Any, kind: Kind) -> JsonObject:

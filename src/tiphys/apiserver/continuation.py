@@ -57,7 +57,7 @@ def decode_token(token: str) -> tuple[int, str]:
         version = data.get("v") if isinstance(data, dict) else ""
         raise _not_valid(f'server does not recognize this encoded version "{version}"')
     revision, start = data.get("rv"), data.get("start")
-    if not isinstance(revision, int) or revision == 0:
+    if not isinstance(revision, int) or isinstance(revision, bool) or revision == 0:
         raise _not_valid(f"incorrect encoded start resourceVersion (version {_TOKEN_VERSION})")
     if not isinstance(start, str) or not start:
         raise _not_valid(f"encoded start key empty (version {_TOKEN_VERSION})")

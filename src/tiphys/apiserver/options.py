@@ -19,6 +19,9 @@ from tiphys.wire.message import Request
 EXACT = "Exact"
 NOT_OLDER_THAN = "NotOlderThan"
 _MAX_UINT64 = 2**64 - 1
+_MAX_INT64 = 2**63 - 1
+_MAX_DIGITS = 20
+"""Digits of the longest number read; more need not be converted to know that they are out of range."""
 _METADATA_FIELDS = ("metadata.name", "metadata.namespace")
 
 
@@ -112,9 +115,10 @@ def parse_revision(text: str) -> int:
     """Return the number of a resourceVersion. Raises ValueError in Go's words, as clients see them."""
     if not (text.isascii() and text.isdigit()):
         raise ValueError(f'strconv.ParseUint: parsing "{text}": invalid syntax')
-    if int(text) > _MAX_UINT64:
+    significant = text.lstrip("0") or "0"
+    if len(significant) > _MAX_DIGITS or int(significant) > _MAX_UINT64:
         raise ValueError(f'strconv.ParseUint: parsing "{text}": value out of range')
-    return int(text)
+    return int(significant)
 
 
 def parse_selection(kind: Kind, namespace: str, request: Request, name: str = "") -> Selection:
@@ -143,10 +147,13 @@ def _integer(request: Request, name: str) -> int:
     text = request.param(name)
     if not text:
         return 0
-    try:
-        return int(text)
-    except ValueError as error:
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from error
+    digits = text[1:] if text[0] in "+-" else text
+    if not (digits.isascii() and digits.isdigit()):
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    significant = digits.lstrip("0") or "0"
+    if len(significant) > _MAX_DIGITS or int(significant) > _MAX_INT64:
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": value out of range')
+    return -int(significant) if text[0] == "-" else int(significant)
 
 
 def _boolean(request: Request, name: str) -> bool | None:

@@ -162,7 +162,7 @@ class Tokens:
                 float(data["exp"]),
                 str(data.get("jti", "")),
             )
-        except (jwt.PyJWTError, KeyError, TypeError, ValueError) as error:
+        except (jwt.PyJWTError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise BadToken(f"not a token of this cluster: {error}") from error
 
     def jwks(self) -> bytes:

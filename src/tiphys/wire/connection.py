@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 _SIMPLE_GET = re.compile(rb"GET (/[!-~]*) HTTP/1\.1")
 _REPEATABLE_BYTES = 8 * 1024
+_ONCE = frozenset(("host", "content-length", "transfer-encoding"))
+"""Headers that two servers on the way may read differently when they are there twice: such requests are refused."""
 _JOIN_BYTES = 256 * 1024
 """Parts of a body are joined up to this size: fewer TLS records, no second copy of a huge list."""
 
@@ -253,7 +255,12 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._header_bytes > self._limits.header_bytes:
             self._check_header_size()
             return
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        if key not in headers:
+            headers[key] = text
+        elif key in _ONCE:
+            self._refuse(text_response(400, f"400 Bad Request: more than one {key} header"))
+        else:
+            headers[key] = f"{headers[key]}, {text}"
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -263,6 +270,10 @@ class HttpConnection(asyncio.BufferedProtocol):
         headers = self._headers
         if "host" not in headers and self._parser.get_http_version() == "1.1":
             self._refuse(text_response(400, "400 Bad Request: missing required Host header"))
+            return
+        coding = headers.get("transfer-encoding")
+        if coding is not None and (coding.strip().lower() != "chunked" or self._parser.get_http_version() != "1.1"):
+            self._refuse(text_response(501, "501 Not Implemented: the only transfer encoding here is chunked"))
             return
         length = headers.get("content-length")
         if length is not None and length.isdigit() and int(length) > self._limits.body_bytes:
