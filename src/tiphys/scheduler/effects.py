@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from tiphys.base.clock import format_time
+from tiphys.base.errors import ApiError
 from tiphys.client import resources
 from tiphys.client.interface import STRATEGIC_PATCH, Client
 from tiphys.scheduler.state import PodInfo
@@ -60,3 +61,26 @@ async def tell_unschedulable(
         await client.patch(
             resources.PODS, info.namespace, info.name, patch, subresource="status", patch_type=STRATEGIC_PATCH
         )
+
+
+async def evict(client: Client, victim: PodInfo, now_s: float) -> None:
+    """Delete a victim of preemption gracefully, having said so in its status. One that is gone or going is left."""
+    if victim.terminating:
+        return
+    condition = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "PreemptionByScheduler",
+        "message": "default-scheduler: preempting to accommodate a higher priority pod",
+        "lastProbeTime": None,
+        "lastTransitionTime": format_time(now_s),
+    }
+    patch = {"metadata": {"uid": victim.uid}, "status": {"conditions": [condition]}}
+    try:
+        await client.patch(
+            resources.PODS, victim.namespace, victim.name, patch, subresource="status", patch_type=STRATEGIC_PATCH
+        )
+        await client.delete(resources.PODS, victim.namespace, victim.name, uid=victim.uid)
+    except ApiError as error:
+        if error.code not in (404, 409):
+            raise

@@ -12,8 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 
+from tiphys.api.selectors import selector_of
 from tiphys.api.views.config import Namespace
 from tiphys.api.views.node import Node
 from tiphys.api.views.service import Service
@@ -22,6 +24,7 @@ from tiphys.client.events import EventRecorder
 from tiphys.client.reflector import object_key
 from tiphys.scheduler import effects
 from tiphys.scheduler.plan import Plan, plan_pod
+from tiphys.scheduler.preemption import TERMINATING, Budget, Preemption, plan_preemption
 from tiphys.scheduler.queue import Happening, SchedulingQueue, Waiting
 from tiphys.scheduler.run import SchedulerDeps, Watched
 from tiphys.scheduler.state import ClusterState, PodInfo, info_of, is_finished
@@ -116,13 +119,13 @@ class Scheduler:
         assert pod is not None
         key = object_key(pod.metadata)
         if new is None or is_finished(new):
-            self.queue.remove(key)
+            self._stop_waiting(key)
             held = key in self.state.pods
             self.state.remove_pod(key)
             if held:
                 self._happened(Happening.POD_GONE)
         elif new.spec.node_name:
-            self.queue.remove(key)
+            self._stop_waiting(key)
             self.state.set_pod(new)
             if old is None or not old.spec.node_name:
                 self._happened(Happening.POD_PLACED)
@@ -135,10 +138,17 @@ class Scheduler:
         """A pod has no node: queue it if it is ours to place."""
         key = object_key(pod.metadata)
         if pod.spec.scheduler_name != self._deps.scheduler_name or pod.metadata.deletion_timestamp is not None:
-            self.queue.remove(key)
+            self._stop_waiting(key)
             return
+        if pod.status.nominated_node_name and key not in self.state.nominated and key not in self.queue:
+            # Found at the start: the room that was cleared for it is still its own.
+            self.state.nominated[key] = replace(info_of(pod), node_name=pod.status.nominated_node_name)
         self.queue.set(info_of(pod), self._now_s())
         self._woken.set()
+
+    def _stop_waiting(self, key: str) -> None:
+        self.queue.remove(key)
+        self.state.nominated.pop(key, None)
 
     # Decisions
 
@@ -164,14 +174,38 @@ class Scheduler:
         if plan.node is None:
             await self._decline(info, plan)
             return
-        self.queue.remove(info.key)
+        self._stop_waiting(info.key)
         self.state.assume(info, plan.node)
         await self._effects.put(partial(self._bind, info, plan.node))
 
     async def _decline(self, info: PodInfo, plan: Plan) -> None:
-        self.queue.park(info.key, plan.helped_by, self._now_s())
-        self._recorder.record(info.pod, "Warning", "FailedScheduling", plan.message)
-        await self._effects.put(partial(self._tell, info, plan))
+        """Say why there is no node, and make room if the pod is important enough."""
+        nominated = info.pod.status.nominated_node_name
+        preemption = plan_preemption(
+            info, self.state, plan.candidates, self._budgets(), nominated, self._deps.randomness
+        )
+        message = f"{plan.message} preemption: {preemption.message}" if preemption.message else plan.message
+        helped_by = plan.helped_by
+        if preemption.node is not None:
+            self.state.nominated[info.key] = replace(info, node_name=preemption.node)
+            helped_by |= {Happening.POD_GONE}
+        elif preemption.message != TERMINATING:
+            self.state.nominated.pop(info.key, None)
+            preemption = replace(preemption, node="")
+        self.queue.park(info.key, helped_by, self._now_s())
+        self._recorder.record(info.pod, "Warning", "FailedScheduling", message)
+        await self._effects.put(partial(self._tell, info, message, preemption))
+
+    def _budgets(self) -> list[Budget]:
+        return [
+            Budget(
+                budget.metadata.namespace,
+                selector_of(budget.spec.selector),
+                budget.status.disruptions_allowed or 0,
+                budget.status.disrupted_pods,
+            )
+            for budget in self._watched.budgets.list()
+        ]
 
     # Effects out
 
@@ -202,11 +236,15 @@ class Scheduler:
             self.queue.back_off(info.key, self._now_s())
             self._woken.set()
 
-    async def _tell(self, info: PodInfo, plan: Plan) -> None:
+    async def _tell(self, info: PodInfo, message: str, preemption: Preemption) -> None:
+        """Write why a pod has no node; then evict its victims, so that the nomination is known before."""
+        client, now_s = self._deps.client, self._deps.clock.now_s()
         try:
-            await effects.tell_unschedulable(self._deps.client, info, plan.message, self._deps.clock.now_s())
-        except ApiError as error:
-            if error.code != 404:
-                log.warning("the status of pod %s could not be written: %s", info.key, error)
-        except OSError as error:
-            log.warning("the status of pod %s could not be written: %s", info.key, error)
+            await effects.tell_unschedulable(client, info, message, now_s, preemption.node)
+            for victim in preemption.victims:
+                await effects.evict(client, victim, now_s)
+                text = f"Preempted by pod {info.uid} on node {preemption.node}"
+                self._recorder.record(victim.pod, "Normal", "Preempted", text)
+        except (ApiError, OSError) as error:
+            if not isinstance(error, ApiError) or error.code != 404:
+                log.warning("pod %s: its status or room for it could not be made: %s", info.key, error)

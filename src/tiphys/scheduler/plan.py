@@ -78,6 +78,8 @@ def plan_pod(info: PodInfo, state: ClusterState, randomness: Randomness) -> Plan
     if not state.table.count:
         return Plan(None, NO_NODES, helped_by=frozenset({Happening.NODE_ADDED}))
     feasible = feasible_rows(info, state)
+    if state.nominated:
+        feasible = without_reserved(info, state, feasible)
     rows = np.flatnonzero(feasible)
     if not len(rows):
         return explain(info, state)
@@ -106,6 +108,26 @@ def feasible_rows(info: PodInfo, state: ClusterState) -> Bools:
     ):
         if refused is not None:
             feasible &= ~refused
+    return feasible
+
+
+def without_reserved(info: PodInfo, state: ClusterState, feasible: Bools) -> Bools:
+    """Leave out nodes where the pod only fits in the room that was cleared for pods as important as itself."""
+    reserved: dict[int, list[PodInfo]] = {}
+    for other in state.nominated.values():
+        row = state.table.rows.get(other.node_name)
+        if row is not None and feasible[row] and other.priority >= info.priority and other.key != info.key:
+            reserved.setdefault(row, []).append(other)
+    for row, others in reserved.items():
+        for other in others:
+            state.restore(other)
+        try:
+            fits = bool(feasible_rows(info, state)[row])
+        finally:
+            for other in others:
+                state.lift(other)
+        if not fits:
+            feasible[row] = False
     return feasible
 
 

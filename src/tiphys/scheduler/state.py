@@ -100,6 +100,8 @@ class ClusterState:
         """Placed pods whose node is known."""
         self.counts = PodCounts(self.table.capacity, self._labels_of, self._placed_in)
         self.workloads = Workloads()
+        self.nominated: dict[str, PodInfo] = {}
+        """Pods that wait for their victims to go; `node_name` is the node that is cleared for them."""
         self.domains: dict[str, Any] = {}
         """Topology domains by label (podfit.py)."""
         self.memos: dict[object, Memo] = {}
@@ -173,6 +175,21 @@ class ClusterState:
         """Take an assumed pod back. A pod that was seen on its node meanwhile stays."""
         if key in self.assumed:
             self.remove_pod(key)
+
+    def holds(self, info: PodInfo) -> bool:
+        """Return whether a placed pod is counted on its node (it is not while it is lifted)."""
+        return info.key in self.by_row.get(self.table.rows.get(info.node_name, -1), {})
+
+    def lift(self, info: PodInfo) -> None:
+        """Take a placed pod off its node in thought; `restore` puts it back."""
+        row = self.table.rows[info.node_name]
+        self.by_row[row].pop(info.key)
+        self.table.add_requests(row, info.profile.requests, -1)
+        self._displaced(info, row)
+
+    def restore(self, info: PodInfo) -> None:
+        """Put a pod on its node: one that was lifted, or in thought one that is nominated."""
+        self._place(info, self.table.rows[info.node_name])
 
     def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
         """Take over a namespace's labels; None: it is gone."""

@@ -103,3 +103,25 @@ async def test_many_pods_fill_the_nodes_evenly_and_never_beyond(cluster: Cluster
         pod = await cluster.until(resources.PODS, f"pod-{number}", lambda p: is_bound(p) or is_refused(p))
         placed[pod["spec"].get("nodeName", "")] = placed.get(pod["spec"].get("nodeName", ""), 0) + 1
     assert placed == {"": 2, **{f"node-{number}": 10 for number in range(4)}}
+
+
+async def test_a_more_important_pod_takes_the_place_of_a_lesser_one(cluster: Cluster) -> None:
+    await cluster.create(node_object("only", cpu="1"))
+    await cluster.client.create(
+        resources.PRIORITYCLASSES,
+        "",
+        {
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": "high"},
+            "value": 1000,
+        },
+    )
+    await cluster.create(pod_object("low", cpu="800m", terminationGracePeriodSeconds=0))
+    await cluster.until(resources.PODS, "low", is_bound)
+    await cluster.create(pod_object("high", cpu="800m", priorityClassName="high"))
+    nominated = await cluster.until(resources.PODS, "high", lambda p: p["status"].get("nominatedNodeName"))
+    assert nominated["status"]["nominatedNodeName"] == "only"
+    event = await cluster.until(resources.EVENTS, "low.", lambda e: e["reason"] == "Preempted")
+    assert event["message"] == f"Preempted by pod {nominated['metadata']['uid']} on node only"
+    await cluster.until(resources.PODS, "high", is_bound)
