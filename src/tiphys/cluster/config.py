@@ -6,11 +6,10 @@ cluster is guessed. Several clusters live side by side: names, ports, networks a
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+import tempfile
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -185,25 +184,13 @@ def cluster_names() -> list[str]:
         return []
 
 
-@contextlib.contextmanager
-def home_lock() -> Iterator[None]:
-    """Hold the lock under which clusters of this machine are made and removed. The last one down removes its file."""
-    directory = home()
-    while True:
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / ".lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            try:
-                if os.stat(path).st_ino != os.fstat(descriptor).st_ino:
-                    continue  # another one removed the file while this one waited
-            except FileNotFoundError:
-                continue
-            yield
-            if all(entry.name == ".lock" for entry in directory.iterdir()):
-                path.unlink()
-                directory.rmdir()
-            return
-        finally:
-            os.close(descriptor)
+def lock_machine() -> int:
+    """Wait for the lock under which clusters of this machine are started and removed; closing the descriptor lets go.
+
+    It is one lock for all of root's clusters, wherever their files are, because ports and networks are the machine's.
+    """
+    run = Path("/run")
+    place = run if os.geteuid() == 0 and run.is_dir() else Path(tempfile.gettempdir())
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor

@@ -8,14 +8,16 @@ then what still stands is swept off (sweep.py). A step that fails does not keep 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 from tiphys.base.errors import TiphysError
-from tiphys.cluster.config import ClusterConfig, Files, NoSuchCluster, home_lock, read_config
+from tiphys.cluster.config import ClusterConfig, Files, NoSuchCluster, home, lock_machine, read_config
 from tiphys.cluster.kubeconfig import has_entries, remove_kubeconfig
 from tiphys.cluster.pidfiles import living, stop_processes
-from tiphys.cluster.sweep import find_traces, remove_traces
+from tiphys.cluster.sweep import find_traces, remove_traces, summarize
 
 GUARDIAN_STOP_S = 30.0
 """More than its children get together."""
@@ -31,35 +33,51 @@ def remove_cluster(name: str, report: Callable[[str], None]) -> bool:
 
     Raises NotRemoved when something stands after everything was tried.
     """
-    files = Files.of(name)
-    with home_lock():
-        config = _config_of(name)
-        traces = find_traces(name, files)
-        if not files.root.exists() and not files.run.exists() and not traces and not has_entries(name):
-            return False
-        problems: list[str] = []
-        processes = living(files.run)
-        if processes:
-            report("processes: " + ", ".join(f"{process} ({pid})" for process, pid in processes.items()))
-        stop_processes(files.run, guardian_s=GUARDIAN_STOP_S)
-        if config is None or not config.simulated:
-            for trace in traces:
-                report(str(trace))
-            _attempt(problems, "the node", lambda: _remove_node(config, name, bool(traces)))
-            problems += remove_traces(name, files)
-        _attempt(problems, "kubeconfig", lambda: remove_kubeconfig(name))
-        for path in (files.run, files.root):
-            if path.exists():
-                report(f"files: {path}")
-                _attempt(problems, str(path), lambda path=path: shutil.rmtree(path))  # type: ignore[misc]
-        if files.run.parent.name == "tiphys" and files.run.parent.exists() and not any(files.run.parent.iterdir()):
-            files.run.parent.rmdir()
-        left = [str(trace) for trace in find_traces(name, files)]
-        if left or files.root.exists() or files.run.exists():
-            reasons = "; ".join(problems) or "something holds it"
-            places = ", ".join([*left, *(str(p) for p in (files.root, files.run) if p.exists())])
-            raise NotRemoved(f"still there: {places} ({reasons}). Run `tiphys down --name {name}` again, as root")
-        return True
+    lock = lock_machine()
+    try:
+        return _remove(name, Files.of(name), report)
+    finally:
+        os.close(lock)
+
+
+def _remove(name: str, files: Files, report: Callable[[str], None]) -> bool:
+    config = _config_of(name)
+    traces = [] if config and config.simulated else find_traces(name, files)
+    if not files.root.exists() and not files.run.exists() and not traces and not has_entries(name):
+        return False
+    problems: list[str] = []
+    processes = living(files.run)
+    if processes:
+        report("processes: " + ", ".join(f"{process} ({pid})" for process, pid in processes.items()))
+    stop_processes(files.run, guardian_s=GUARDIAN_STOP_S)
+    if config is None or not config.simulated:
+        for line in summarize(traces):
+            report(line)
+        _attempt(problems, "the node", lambda: _remove_node(config, name, bool(traces)))
+        problems += remove_traces(name, files)
+    _attempt(problems, "your kubeconfig", lambda: remove_kubeconfig(name))
+    for path in (files.run, files.root):
+        if path.exists():
+            report(f"files: {path}")
+            _attempt(problems, str(path), lambda path=path: shutil.rmtree(path))  # type: ignore[misc]
+    _remove_empty(files.run.parent, home())
+    left = [] if config and config.simulated else summarize(find_traces(name, files))
+    left += [str(path) for path in (files.root, files.run) if path.exists()]
+    if left:
+        reasons = "; ".join(problems) or "something holds it"
+        raise NotRemoved(f"still there: {'; '.join(left)} ({reasons}). Run `tiphys down --name {name}` again, as root")
+    for problem in problems:
+        report(f"(not needed any more) {problem}")
+    return True
+
+
+def _remove_empty(*directories: Path) -> None:
+    """Remove the directories of all clusters with the last cluster."""
+    for directory in directories:
+        try:
+            directory.rmdir()
+        except OSError:
+            pass  # others are there
 
 
 def _config_of(name: str) -> ClusterConfig | None:

@@ -13,7 +13,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from tiphys.cluster.config import Files
 from tiphys.cluster.pidfiles import stop_process
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+SHOWN = 4
+"""How many names of one kind are told."""
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -31,8 +33,17 @@ class Trace:
     kind: str
     name: str
 
-    def __str__(self) -> str:
-        return f"{self.kind} {self.name}"
+
+def summarize(traces: Sequence[Trace]) -> list[str]:
+    """Return a line for each kind: what there is, by name where that is short."""
+    kinds: dict[str, list[str]] = {}
+    for trace in traces:
+        kinds.setdefault(trace.kind, []).append(trace.name)
+    lines = []
+    for kind, names in kinds.items():
+        shown = ", ".join(names) if len(names) <= SHOWN else f"{len(names)}: {', '.join(names[:SHOWN])}, ..."
+        lines.append(f"{kind + 's' if len(names) > 1 else kind}: {shown}".replace("processs", "processes"))
+    return lines
 
 
 def find_traces(name: str, files: Files) -> list[Trace]:

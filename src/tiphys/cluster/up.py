@@ -12,6 +12,7 @@ import selectors
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -24,7 +25,7 @@ from tiphys.cluster.config import (
     Files,
     NoSuchCluster,
     cluster_names,
-    home_lock,
+    lock_machine,
     read_config,
     write_config,
 )
@@ -66,6 +67,8 @@ class Started:
     config: ClusterConfig
     progress: int
     """File descriptor of a pipe: one line for each component that is ready; -1 when it ran already."""
+    lock: int = -1
+    """Descriptor of the machine's lock, held until the node has its ports and networks; -1 when it is not held."""
 
 
 def existing_config(wishes: Wishes) -> ClusterConfig | None:
@@ -151,25 +154,38 @@ def _other_configs() -> list[ClusterConfig]:
 
 def start_cluster(wishes: Wishes) -> Started:
     """Start the cluster, or find it running. Raises CannotStart with the reason, OSError for files."""
+    lock = lock_machine()
+    try:
+        started = _start(wishes, lock)
+    except BaseException:
+        os.close(lock)
+        raise
+    if started.lock < 0:
+        os.close(lock)
+    return started
+
+
+def _start(wishes: Wishes, lock: int) -> Started:
     files = Files.of(wishes.name)
-    with home_lock():
-        config = choose_config(wishes)
-        if len(str(files.run / "runtime" / "supervisor.sock")) > SOCKET_PATH_LIMIT:
-            raise CannotStart(f"{files.run} is too long a path for sockets: set TIPHYS_HOME to a shorter one")
-        if guardian_pid(files.run):
-            return Started(config, -1)
-        files.make()
-        stop_orphans(files.run)
-        sockets = _listening_sockets(config)
-        write_config(config)
-        pki = ensure_pki(config)
-        reader, writer = os.pipe()
+    config = choose_config(wishes)
+    if len(str(files.run / "runtime" / "supervisor.sock")) > SOCKET_PATH_LIMIT:
+        raise CannotStart(f"{files.run} is too long a path for sockets: set TIPHYS_HOME to a shorter one")
+    if guardian_pid(files.run):
+        return Started(config, -1)
+    files.make()
+    stop_orphans(files.run)
+    sockets = _listening_sockets(config)
+    write_config(config)
+    pki = ensure_pki(config)
+    reader, writer = os.pipe()
+    try:
         keep = [s.fileno() for s in sockets]
         fork_guardian(_children(config, pki, sockets, writer), files.run, files.logs, keep, writer)
-    os.close(writer)
-    for bound in sockets:
-        bound.close()
-    return Started(config, reader)
+    finally:
+        os.close(writer)
+        for bound in sockets:
+            bound.close()
+    return Started(config, reader, -1 if config.simulated else lock)
 
 
 def wait_until_ready(started: Started, report: Callable[[str], None], waiting: Callable[[set[str]], None]) -> None:
@@ -180,8 +196,21 @@ def wait_until_ready(started: Started, report: Callable[[str], None], waiting: C
     """
     if started.progress < 0:
         return
+    with ExitStack() as cleanup:
+        cleanup.callback(os.close, started.progress)
+        lock = cleanup.enter_context(ExitStack())
+        if started.lock >= 0:
+            lock.callback(os.close, started.lock)
+        missing = set(COMPONENTS)
+        for name in _ready(started, waiting, missing):
+            report(name)
+            if name == "node":
+                lock.close()
+
+
+def _ready(started: Started, waiting: Callable[[set[str]], None], missing: set[str]) -> Iterator[str]:
+    """Yield each component as it becomes ready, until none is missing. Raises CannotStart."""
     logs = Files.of(started.config.name).logs
-    missing = set(COMPONENTS)
     deaths = dict.fromkeys(COMPONENTS, 0)
     for line in _lines(started.progress, READY_TIMEOUT_S):
         if not line:
@@ -193,9 +222,8 @@ def wait_until_ready(started: Started, report: Callable[[str], None], waiting: C
                 raise CannotStart(f"{name} cannot run: {last_words(logs / f'{name}.log')}")
         elif line in missing:
             missing.discard(line)
-            report(line)
+            yield line
             if not missing:
-                os.close(started.progress)
                 return
     words = "; ".join(f"{name}: {last_words(logs / f'{name}.log')}" for name in sorted(missing))
     raise CannotStart(f"not ready after {READY_TIMEOUT_S:.0f} s ({words}). It goes on trying; `tiphys down` stops it")
