@@ -202,6 +202,10 @@ class BridgeNetwork:
         # a client on this machine that connects to 127.0.0.1:<node port> gets its answers through the bridge
         write_sysctl(f"ipv4/conf/{self.bridge}/route_localnet", "1", "node ports do not answer at 127.0.0.1")
         write_sysctl(f"ipv4/conf/{self.bridge}/rp_filter", "2", "")
+        # Pods stay with their gateway, so none may be told of a shorter way, and each redirect would use up what the
+        # kernel may tell that pod by ICMP ("port unreachable") for a second. Both must be 0; other links keep theirs.
+        write_sysctl("ipv4/conf/all/send_redirects", "0", "")
+        write_sysctl(f"ipv4/conf/{self.bridge}/send_redirects", "0", "")
         write_sysctl(f"ipv6/conf/{self.bridge}/disable_ipv6", "1", "")
         return standing
 
