@@ -15,6 +15,8 @@ from tiphys.base.errors import ApiError
 from tiphys.client import resources
 from tiphys.client.interface import STRATEGIC_PATCH, Client
 from tiphys.scheduler.state import PodInfo
+from tiphys.scheduler.views import PersistentVolume, PersistentVolumeClaim
+from tiphys.scheduler.volumes import SELECTED_NODE
 
 
 async def bind(client: Client, info: PodInfo, node_name: str) -> None:
@@ -61,6 +63,34 @@ async def tell_unschedulable(
         await client.patch(
             resources.PODS, info.namespace, info.name, patch, subresource="status", patch_type=STRATEGIC_PATCH
         )
+
+
+async def select_node(client: Client, claim: PersistentVolumeClaim, node_name: str) -> None:
+    """Ask for a volume that is made for a node. Raises ApiError 409 when the claim changed meanwhile."""
+    metadata = claim.metadata
+    patch = {
+        "metadata": {"resourceVersion": metadata.resource_version, "annotations": {SELECTED_NODE: node_name}},
+    }
+    await client.patch(resources.PERSISTENTVOLUMECLAIMS, metadata.namespace, metadata.name, patch)
+
+
+async def reserve_volume(client: Client, volume: PersistentVolume, claim: PersistentVolumeClaim) -> None:
+    """Reserve a volume for a claim; the volume controller binds them. Raises ApiError 409 when the volume changed."""
+    reference = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "namespace": claim.metadata.namespace,
+        "name": claim.metadata.name,
+        "uid": claim.metadata.uid,
+    }
+    patch = {
+        "metadata": {
+            "resourceVersion": volume.metadata.resource_version,
+            "annotations": {"pv.kubernetes.io/bound-by-controller": "yes"},
+        },
+        "spec": {"claimRef": reference},
+    }
+    await client.patch(resources.PERSISTENTVOLUMES, "", volume.metadata.name, patch)
 
 
 async def evict(client: Client, victim: PodInfo, now_s: float) -> None:

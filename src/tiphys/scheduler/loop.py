@@ -14,21 +14,24 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 from tiphys.api.selectors import selector_of
 from tiphys.api.views.config import Namespace
+from tiphys.api.views.meta import ObjectMeta
 from tiphys.api.views.node import Node
 from tiphys.api.views.service import Service
 from tiphys.base.errors import ApiError
 from tiphys.client.events import EventRecorder
 from tiphys.client.reflector import object_key
 from tiphys.scheduler import effects
-from tiphys.scheduler.plan import Plan, plan_pod
+from tiphys.scheduler.plan import VOLUMES_HELP, Plan, plan_pod
 from tiphys.scheduler.preemption import TERMINATING, Budget, Preemption, plan_preemption
 from tiphys.scheduler.queue import Happening, SchedulingQueue, Waiting
 from tiphys.scheduler.run import SchedulerDeps, Watched
 from tiphys.scheduler.state import ClusterState, PodInfo, info_of, is_finished
-from tiphys.scheduler.views import PlainWorkload, Pod, Workload
+from tiphys.scheduler.views import PersistentVolume, PersistentVolumeClaim, PlainWorkload, Pod, StorageClass, Workload
+from tiphys.scheduler.volumes import VolumePlan, plan_volumes
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ EFFECTS_LIMIT = 4096
 SLICE_S = 0.005
 """How long decisions may go on before others on the event loop get their turn."""
 
+V = TypeVar("V", PersistentVolumeClaim, PersistentVolume, StorageClass)
 Owner = Workload | PlainWorkload
 Effect = Callable[[], Awaitable[None]]
 
@@ -62,6 +66,9 @@ class Scheduler:
         watched.controllers.on_change(partial(self._owner_changed, "ReplicationController"))
         watched.replicasets.on_change(partial(self._owner_changed, "ReplicaSet"))
         watched.statefulsets.on_change(partial(self._owner_changed, "StatefulSet"))
+        watched.claims.on_change(partial(self._storage_changed, self.state.claims))
+        watched.volumes.on_change(partial(self._storage_changed, self.state.volumes))
+        watched.classes.on_change(partial(self._storage_changed, self.state.classes))
         watched.pods.on_change(self._pod_changed)
         async with asyncio.TaskGroup() as group:
             for number in range(EFFECT_WORKERS):
@@ -113,6 +120,15 @@ class Scheduler:
         if old is None or new is None or old.spec != new.spec:
             selector = new.spec.selector if new is not None else None
             self.state.workloads.set_owner(kind, owner.metadata.namespace, owner.metadata.name, selector)
+
+    def _storage_changed(self, known: dict[str, V], old: V | None, new: V | None) -> None:
+        metadata: ObjectMeta = (new or old).metadata  # type: ignore[union-attr]
+        key = object_key(metadata)
+        if new is None:
+            known.pop(key, None)
+        else:
+            known[key] = new
+        self._happened(Happening.STORAGE_CHANGED)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         pod = new if new is not None else old
@@ -174,16 +190,29 @@ class Scheduler:
         if plan.node is None:
             await self._decline(info, plan)
             return
+        if info.claims:
+            volumes = plan_volumes(info, self.state, plan.node)
+            if not volumes.ready:
+                self._keep_place(info, plan.node)
+                await self._effects.put(partial(self._prepare_volumes, info, volumes, plan.node))
+                return
         self._stop_waiting(info.key)
         self.state.assume(info, plan.node)
         await self._effects.put(partial(self._bind, info, plan.node))
 
+    def _keep_place(self, info: PodInfo, node_name: str) -> None:
+        """Its volumes are not ready: the pod waits for them, and nobody of its importance gets its room meanwhile."""
+        self.state.nominated[info.key] = replace(info, node_name=node_name)
+        self.queue.park(info.key, VOLUMES_HELP, self._now_s())
+
     async def _decline(self, info: PodInfo, plan: Plan) -> None:
         """Say why there is no node, and make room if the pod is important enough."""
         nominated = info.pod.status.nominated_node_name
-        preemption = plan_preemption(
-            info, self.state, plan.candidates, self._budgets(), nominated, self._deps.randomness
-        )
+        preemption = Preemption(None)
+        if self.state.table.count:
+            preemption = plan_preemption(
+                info, self.state, plan.candidates, self._budgets(), nominated, self._deps.randomness
+            )
         message = f"{plan.message} preemption: {preemption.message}" if preemption.message else plan.message
         helped_by = plan.helped_by
         if preemption.node is not None:
@@ -233,6 +262,17 @@ class Scheduler:
         log.warning("binding pod %s to %s failed and is tried again: %s", info.key, node_name, error)
         self._want(current)
         if info.key in self.queue:
+            self.queue.back_off(info.key, self._now_s())
+            self._woken.set()
+
+    async def _prepare_volumes(self, info: PodInfo, plan: VolumePlan, node_name: str) -> None:
+        try:
+            for volume, claim in plan.take:
+                await effects.reserve_volume(self._deps.client, volume, claim)
+            for claim in plan.provision:
+                await effects.select_node(self._deps.client, claim, node_name)
+        except (ApiError, OSError) as error:
+            log.warning("volumes of pod %s on %s: %s; it is tried again", info.key, node_name, error)
             self.queue.back_off(info.key, self._now_s())
             self._woken.set()
 

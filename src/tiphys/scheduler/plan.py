@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tiphys.base.clock import Randomness
-from tiphys.scheduler import nodefit, podfit
+from tiphys.scheduler import nodefit, podfit, volumes
 from tiphys.scheduler.queue import Happening
 from tiphys.scheduler.state import ClusterState, PodInfo
 from tiphys.scheduler.table import Bools, Ints
@@ -77,6 +77,9 @@ def plan_pod(info: PodInfo, state: ClusterState, randomness: Randomness) -> Plan
     """Return the plan for a pod that waits."""
     if not state.table.count:
         return Plan(None, NO_NODES, helped_by=frozenset({Happening.NODE_ADDED}))
+    if info.claims and (why := volumes.refuse_everywhere(info, state)):
+        message = f"0/{state.table.count} nodes are available: {why}."
+        return Plan(None, message, {why: state.table.count}, helped_by=frozenset({Happening.STORAGE_CHANGED}))
     feasible = feasible_rows(info, state)
     if state.nominated:
         feasible = without_reserved(info, state, feasible)
@@ -98,6 +101,12 @@ def feasible_rows(info: PodInfo, state: ClusterState) -> Bools:
     feasible &= nodefit.resource_fits(state, profile.requests)
     if profile.ports:
         feasible &= ~ports_taken(info, state)
+    if info.claims:
+        storage = volumes.refusals(info, state)
+        for refused_rows in storage.reasons.values():
+            feasible &= ~refused_rows
+        if storage.in_use:
+            feasible &= False
     uneven = podfit.unspread(info, state)
     if uneven is not None:
         feasible &= ~(uneven.skewed | uneven.unlabelled)
@@ -174,6 +183,11 @@ def verdicts(info: PodInfo, state: ClusterState) -> list[list[Verdict]]:
             for reason, lacks, never in nodefit.lacking_resources(table, profile.requests)
         ]
     )
+    if info.claims:
+        storage = volumes.refusals(info, state)
+        if storage.in_use:
+            found.append([Verdict(volumes.IN_USE, table.exists, nowhere, VOLUMES_HELP)])
+        found.append([Verdict(why, rows, None, VOLUMES_HELP) for why, rows in storage.reasons.items()])
     uneven = podfit.unspread(info, state)
     if uneven is not None:
         spread = Verdict(SPREAD_REASON, uneven.skewed, nowhere, PODS_HELP)

@@ -18,7 +18,7 @@ from tiphys.client.reflector import object_key
 from tiphys.scheduler.counts import PodCounts
 from tiphys.scheduler.profile import Profile, profile_of
 from tiphys.scheduler.table import Memo, NodeTable
-from tiphys.scheduler.views import Pod
+from tiphys.scheduler.views import PersistentVolume, PersistentVolumeClaim, Pod, StorageClass
 from tiphys.scheduler.workloads import Workloads
 
 MEMOS = 512
@@ -100,6 +100,11 @@ class ClusterState:
         """Placed pods whose node is known."""
         self.counts = PodCounts(self.table.capacity, self._labels_of, self._placed_in)
         self.workloads = Workloads()
+        self.claims: dict[str, PersistentVolumeClaim] = {}
+        self.volumes: dict[str, PersistentVolume] = {}
+        self.classes: dict[str, StorageClass] = {}
+        self.claim_users: dict[str, int] = {}
+        """How many placed pods use a claim."""
         self.nominated: dict[str, PodInfo] = {}
         """Pods that wait for their victims to go; `node_name` is the node that is cleared for them."""
         self.domains: dict[str, Any] = {}
@@ -262,12 +267,21 @@ class ClusterState:
         self.by_namespace.setdefault(info.namespace, {})[info.key] = info
         self.counts.change(info.profile, row, info.terminating, 1)
         self._count_ports(info.profile, row, 1)
+        self._count_claims(info, 1)
 
     def _displaced(self, info: PodInfo, row: int) -> None:
         """A pod left a row."""
         self.by_namespace[info.namespace].pop(info.key, None)
         self.counts.change(info.profile, row, info.terminating, -1)
         self._count_ports(info.profile, row, -1)
+        self._count_claims(info, -1)
+
+    def _count_claims(self, info: PodInfo, change: int) -> None:
+        for name in info.claims:
+            key = f"{info.namespace}/{name}"
+            self.claim_users[key] = self.claim_users.get(key, 0) + change
+            if not self.claim_users[key]:
+                del self.claim_users[key]
 
     def _count_ports(self, profile: Profile, row: int, change: int) -> None:
         for protocol, address, number in profile.ports:

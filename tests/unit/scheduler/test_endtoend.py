@@ -25,6 +25,9 @@ class Cluster:
     async def create(self, obj: dict[str, Any]) -> None:
         resource = resources.NODES if obj["kind"] == "Node" else resources.PODS
         await self.client.create(resource, obj["metadata"].get("namespace", ""), obj)
+        if obj["kind"] == "Node":
+            # New nodes are tainted until they are ready, which nobody tells here.
+            await self.client.patch(resource, "", obj["metadata"]["name"], {"spec": {"taints": None}})
 
     async def until(self, resource: Any, name: str, holds: Any) -> dict[str, Any]:
         """Return the object as soon as `holds(object)`."""
@@ -56,6 +59,7 @@ async def cluster() -> AsyncIterator[Cluster]:
     )
     task = asyncio.create_task(run_scheduler(SchedulerDeps(scheduler, clock, randomness)))
     yield Cluster(admin)
+    assert not task.done(), task.exception()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await assembled.stop()
