@@ -1,16 +1,17 @@
 """The seam of admission: plugins that change or refuse a write after authorization and before validation.
 
 A chain runs every plugin's `mutate` in order, then the registry validates, then the chain runs every `validate`.
-Built-in plugins are in admission_plugins.py; webhooks and policies make the same records.
+Built-in plugins are in plugins/, one a file; webhooks and policies make the same records. A plugin that names the
+resources that it looks at is not even called for others: most writes pass through two or three plugins.
 
 Spec: Kubernetes admission controllers, "What are they?".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.apiserver.user import User
@@ -41,25 +42,43 @@ class Attributes:
         self.finished.clear()
 
 
-class Plugin(Protocol):
+class Plugin:
     """One admission plugin. Both methods raise ApiError to refuse; they are idempotent, because a write that loses
     an optimistic lock is admitted again."""
 
-    async def mutate(self, attributes: Attributes) -> None: ...
+    resources: Collection[tuple[str, str]] | None = None
+    """(group, plural) of the only resources that it looks at; None for all."""
 
-    async def validate(self, attributes: Attributes) -> None: ...
+    async def mutate(self, attributes: Attributes) -> None:
+        """Change the object before it is validated."""
+
+    async def validate(self, attributes: Attributes) -> None:
+        """Refuse the object as it would be stored."""
 
 
 class Chain:
     """Runs plugins in order."""
 
     def __init__(self, plugins: Sequence[Plugin] = ()) -> None:
-        self._plugins = tuple(plugins)
+        self._mutating = [p for p in plugins if type(p).mutate is not Plugin.mutate]
+        self._validating = [p for p in plugins if type(p).validate is not Plugin.validate]
+        self._chosen: dict[tuple[str, str], tuple[tuple[Plugin, ...], tuple[Plugin, ...]]] = {}
 
     async def mutate(self, attributes: Attributes) -> None:
-        for plugin in self._plugins:
+        for plugin in self._plugins(attributes.kind)[0]:
             await plugin.mutate(attributes)
 
     async def validate(self, attributes: Attributes) -> None:
-        for plugin in self._plugins:
+        for plugin in self._plugins(attributes.kind)[1]:
             await plugin.validate(attributes)
+
+    def _plugins(self, kind: Kind) -> tuple[tuple[Plugin, ...], tuple[Plugin, ...]]:
+        resource = (kind.group, kind.plural)
+        chosen = self._chosen.get(resource)
+        if chosen is None:
+            mutating, validating = (
+                tuple(p for p in plugins if p.resources is None or resource in p.resources)
+                for plugins in (self._mutating, self._validating)
+            )
+            chosen = self._chosen[resource] = mutating, validating
+        return chosen

@@ -23,10 +23,20 @@ from tiphys.apiserver.crds import CustomResources
 from tiphys.apiserver.kubelets import KubeletDialer
 from tiphys.apiserver.nodeauthorizer import AuthorizerChain, NodeAuthorizer
 from tiphys.apiserver.paths import Check, server_paths
-from tiphys.apiserver.pipeline import ApiServer
+from tiphys.apiserver.pipeline import ApiServer, Authorizer
+from tiphys.apiserver.plugins.certificates import CertificatePermissions
+from tiphys.apiserver.plugins.claims import ClaimProtection, ClaimResize
+from tiphys.apiserver.plugins.defaultclasses import DefaultIngressClass, DefaultStorageClass
+from tiphys.apiserver.plugins.escalation import Escalation
+from tiphys.apiserver.plugins.limitranger import LimitRanger
 from tiphys.apiserver.plugins.namespacelifecycle import NamespaceLifecycle
+from tiphys.apiserver.plugins.noderestriction import NodeRestriction
+from tiphys.apiserver.plugins.nodetaint import NodeTaint
 from tiphys.apiserver.plugins.podpriority import PodPriority
+from tiphys.apiserver.plugins.podsecurity import PodSecurity
 from tiphys.apiserver.plugins.podserviceaccount import PodServiceAccount
+from tiphys.apiserver.plugins.resourcequota import ResourceQuota
+from tiphys.apiserver.plugins.runtimeclass import RuntimeClass
 from tiphys.apiserver.rbac import RbacAuthorizer
 from tiphys.apiserver.reads import Reads
 from tiphys.apiserver.registry import Registry
@@ -94,10 +104,11 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     await cache.start()
     tokens = Tokens(config.issuer, config.signing_key_pem or create_signing_key()[0], clock, randomness)
     audiences = (config.issuer,)
-    registry = Registry(store, cache, kinds, _admission(config, cache, kinds, randomness), clock, randomness)
     reads = Reads(cache, store, clock, randomness)
     rbac = RbacAuthorizer(cache, _finder(kinds, "rbac.authorization.k8s.io"))
     authorizer = AuthorizerChain(NodeAuthorizer(cache, _finder(kinds, "")), rbac)
+    admission = _admission(config, cache, kinds, randomness, rbac, authorizer)
+    registry = Registry(store, cache, kinds, admission, clock, randomness)
     authenticator = RequestAuthenticator(tokens, audiences, cache, _finder(kinds, ""))
     subresources: dict[tuple[str, str], SubresourceHandler] = {
         ("*", "scale"): handle_scale,
@@ -129,18 +140,40 @@ def _finder(kinds: Kinds, group: str) -> Callable[[str], Kind]:
     return find
 
 
-def _admission(config: ApiServerConfig, cache: WatchCache, kinds: Kinds, randomness: Randomness) -> Chain:
-    core, scheduling = _finder(kinds, ""), _finder(kinds, "scheduling.k8s.io")
+def _admission(
+    config: ApiServerConfig,
+    cache: WatchCache,
+    kinds: Kinds,
+    randomness: Randomness,
+    rbac: RbacAuthorizer,
+    authorizer: Authorizer,
+) -> Chain:
+    """Return the plugins in upstream's order; what follows RuntimeClass has no order among itself there."""
+    core, roles = _finder(kinds, ""), _finder(kinds, "rbac.authorization.k8s.io")
+    storage, networking = _finder(kinds, "storage.k8s.io"), _finder(kinds, "networking.k8s.io")
 
     def objects(kind: Kind) -> ResourceCache:
-        return cache.resource(kind.storage_prefix())
+        return cache.resource(kinds.stored(kind).storage_prefix())
 
+    namespaces = objects(core("namespaces"))
     return Chain(
         [
-            NamespaceLifecycle(objects(core("namespaces"))),
+            NamespaceLifecycle(namespaces),
+            LimitRanger(objects(core("limitranges"))),
             PodServiceAccount(objects(core("serviceaccounts")), randomness),
-            PodPriority(objects(scheduling("priorityclasses"))),
+            NodeRestriction(),
+            NodeTaint(),
+            PodSecurity(namespaces, objects(core("pods"))),
+            PodPriority(objects(_finder(kinds, "scheduling.k8s.io")("priorityclasses"))),
+            DefaultStorageClass(objects(storage("storageclasses"))),
+            ClaimProtection(),
+            ClaimResize(objects(storage("storageclasses"))),
+            RuntimeClass(objects(_finder(kinds, "node.k8s.io")("runtimeclasses"))),
+            CertificatePermissions(authorizer),
+            DefaultIngressClass(objects(networking("ingressclasses"))),
+            Escalation(rbac, authorizer, objects(roles("roles")), objects(roles("clusterroles"))),
             ServiceAddresses(objects(core("services")), config.service_cidr, randomness),
+            ResourceQuota(objects(core("resourcequotas")), objects),
         ]
     )
 

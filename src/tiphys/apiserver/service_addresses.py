@@ -17,7 +17,7 @@ import orjson
 
 from tiphys.api.causes import invalid_value
 from tiphys.api.kind import JsonObject
-from tiphys.apiserver.admission import Attributes
+from tiphys.apiserver.admission import Attributes, Plugin
 from tiphys.apiserver.cache import ResourceCache
 from tiphys.base.clock import Randomness
 from tiphys.base.errors import Cause, internal, invalid
@@ -26,8 +26,10 @@ NODE_PORTS = range(30000, 32768)
 _RANDOM_TRIES = 64
 
 
-class ServiceAddresses:
+class ServiceAddresses(Plugin):
     """An admission plugin for Services. `cache` is the services' cache, `cidr` the Service network."""
+
+    resources = (("", "services"),)
 
     def __init__(self, cache: ResourceCache, cidr: str, randomness: Randomness, node_ports: range = NODE_PORTS) -> None:
         self._cache = cache
@@ -39,8 +41,7 @@ class ServiceAddresses:
         self._seen: dict[str, tuple[int, tuple[str, ...], tuple[tuple[int, str], ...]]] = {}
 
     async def mutate(self, attributes: Attributes) -> None:
-        kind = attributes.kind
-        if kind.plural != "services" or kind.group or attributes.obj is None or attributes.subresource:
+        if attributes.obj is None or attributes.subresource:
             return
         spec, old = attributes.obj["spec"], (attributes.old or {}).get("spec") or {}
         causes = self._assign_ips(attributes, spec, old)
@@ -48,9 +49,6 @@ class ServiceAddresses:
         if causes:
             attributes.finish(False)
             raise invalid("", "Service", attributes.name, causes)
-
-    async def validate(self, attributes: Attributes) -> None:
-        return None
 
     # ClusterIPs
 

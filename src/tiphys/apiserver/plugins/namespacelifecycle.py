@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import orjson
 
-from tiphys.apiserver.admission import Attributes
+from tiphys.apiserver.admission import Attributes, Plugin
 from tiphys.apiserver.cache import ResourceCache
 from tiphys.base.errors import forbidden, not_found
 
 IMMORTAL = frozenset({"default", "kube-system", "kube-public"})
 
 
-class NamespaceLifecycle:
+class NamespaceLifecycle(Plugin):
     """`namespaces` is the cache of Namespaces."""
 
     def __init__(self, namespaces: ResourceCache) -> None:
@@ -42,9 +42,6 @@ class NamespaceLifecycle:
                 }
             ]
             raise error
-
-    async def validate(self, attributes: Attributes) -> None:
-        return None
 
     def _is_terminating(self, name: str) -> bool:
         """Decoded once for each revision of the namespace: creates are many, changes of namespaces few."""

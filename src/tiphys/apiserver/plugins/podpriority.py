@@ -9,7 +9,7 @@ from __future__ import annotations
 import orjson
 
 from tiphys.api.kind import JsonObject
-from tiphys.apiserver.admission import Attributes
+from tiphys.apiserver.admission import Attributes, Plugin
 from tiphys.apiserver.cache import ResourceCache
 from tiphys.base.errors import forbidden
 
@@ -17,23 +17,22 @@ TOLERATION_S = 300
 _TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
-class PodPriority:
+class PodPriority(Plugin):
     """`classes` is the cache of PriorityClasses."""
+
+    resources = (("", "pods"),)
 
     def __init__(self, classes: ResourceCache) -> None:
         self._classes = classes
 
     async def mutate(self, attributes: Attributes) -> None:
-        kind, pod = attributes.kind, attributes.obj
-        if kind.group or kind.plural != "pods" or attributes.operation != "CREATE" or attributes.subresource:
+        pod = attributes.obj
+        if attributes.operation != "CREATE" or attributes.subresource:
             return
         assert pod is not None
         spec: JsonObject = pod["spec"]
         self._set_priority(attributes, spec)
         _add_tolerations(spec)
-
-    async def validate(self, attributes: Attributes) -> None:
-        return None
 
     def _set_priority(self, attributes: Attributes, spec: JsonObject) -> None:
         name = spec.get("priorityClassName") or ""

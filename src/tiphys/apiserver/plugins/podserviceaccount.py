@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from tiphys.api.kind import JsonObject
-from tiphys.apiserver.admission import Attributes
+from tiphys.apiserver.admission import Attributes, Plugin
 from tiphys.apiserver.cache import ResourceCache
 from tiphys.base.clock import Randomness
 from tiphys.base.errors import forbidden
@@ -20,8 +20,10 @@ TOKEN_LIFETIME_S = 3607
 """An hour and seven seconds, by which kubelets tell that they may refresh it as a default token."""
 
 
-class PodServiceAccount:
+class PodServiceAccount(Plugin):
     """`accounts` is the cache of ServiceAccounts."""
+
+    resources = (("", "pods"),)
 
     def __init__(self, accounts: ResourceCache, randomness: Randomness) -> None:
         self._accounts = accounts
@@ -29,7 +31,7 @@ class PodServiceAccount:
 
     async def mutate(self, attributes: Attributes) -> None:
         pod = attributes.obj
-        if not _creates_pod(attributes) or pod is None:
+        if attributes.operation != "CREATE" or attributes.subresource or pod is None:
             return
         spec: JsonObject = pod["spec"]
         if "kubernetes.io/config.mirror" in (pod["metadata"].get("annotations") or {}):
@@ -50,9 +52,6 @@ class PodServiceAccount:
         if automount:
             self._mount_token(spec)
 
-    async def validate(self, attributes: Attributes) -> None:
-        return None
-
     def _mount_token(self, spec: JsonObject) -> None:
         containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
         wanting = [c for c in containers if not _mounts(c, MOUNT_PATH)]
@@ -66,12 +65,6 @@ class PodServiceAccount:
         for container in wanting:
             mount = {"name": name, "readOnly": True, "mountPath": MOUNT_PATH}
             container.setdefault("volumeMounts", []).append(mount)
-
-
-def _creates_pod(attributes: Attributes) -> bool:
-    kind = attributes.kind
-    created = attributes.operation == "CREATE" and not attributes.subresource
-    return created and kind.plural == "pods" and not kind.group
 
 
 def _mounts(container: JsonObject, path: str) -> bool:
