@@ -1,0 +1,167 @@
+"""What holds the API server's event loop longest: one request or background task is a stall for all others.
+
+Starts an API server of its own with many pods and sends it what is known to be heavy: lists in every form, watches
+with their initial state, discovery and OpenAPI documents of a fresh server and after a new CustomResourceDefinition,
+big objects, deletion of a collection. Prints a JSON line for each of the worst: milliseconds of the loop's own CPU in
+one step (what the machine's other work cannot disturb), and of the wall clock.
+
+Run: python benchmarks/loop_stalls.py [--pods 5000] [--worst 12]
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+from benchmark_apiserver import HELD_S, Held, LoneServer, lone_apiserver
+from benchmark_cluster import insecure
+
+NAMESPACE = "stalls"
+PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+CUSTOM = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+PARTIAL = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
+PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+TIMEOUT_S = 120.0
+
+
+class Client:
+    """One keep-alive connection."""
+
+    def __init__(self, server: LoneServer, context: ssl.SSLContext) -> None:
+        self._token = server.target.token
+        self._connection = http.client.HTTPSConnection(
+            urlsplit(server.target.url).netloc, context=context, timeout=TIMEOUT_S
+        )
+
+    def send(self, method: str, path: str, body: Any = None, *, accept: str = "", **headers: str) -> bytes:
+        sent = {"Authorization": f"Bearer {self._token}", "Accept": accept or "application/json"}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        data = None if body is None else json.dumps(body).encode()
+        if data is not None:
+            sent.setdefault("Content-Type", "application/json")
+        self._connection.request(method, path, data, sent)
+        answer = self._connection.getresponse()
+        content = answer.read()
+        if answer.status >= 300 and answer.status != 403:
+            raise SystemExit(f"{method} {path}: {answer.status} {content[:300]!r}")
+        return content
+
+
+def pod(number: int) -> dict[str, Any]:
+    """Return a pod of 3.7 KB."""
+    env = [{"name": f"VARIABLE_{n}", "value": "v" * 24} for n in range(20)]
+    limits = {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "128Mi"}}
+    container = {"name": "main", "image": "registry.example/app:v1", "env": env, "resources": limits}
+    labels = {"app": "bench", "tenth": str(number % 10)}
+    metadata = {"name": f"pod-{number:06d}", "labels": labels, "annotations": {"note": "x" * 400}}
+    spec = {"schedulerName": "nobody", "automountServiceAccountToken": False, "containers": [container]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def definition(number: int) -> dict[str, Any]:
+    """Return a CustomResourceDefinition with a schema of some size."""
+    fields = {f"field{n}": {"type": "object", "properties": {"a": {"type": "string"}}} for n in range(100)}
+    schema = {"type": "object", "properties": {"spec": {"type": "object", "properties": fields}}}
+    names = {"plural": f"things{number}", "singular": f"thing{number}", "kind": f"Thing{number}"}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    spec = {"group": "bench.example", "scope": "Namespaced", "names": names, "versions": [version]}
+    return {"metadata": {"name": f"things{number}.bench.example"}, "spec": spec}
+
+
+def fill(server: LoneServer, pods: int, context: ssl.SSLContext) -> None:
+    """Make the namespace and its pods."""
+    client = Client(server, context)
+    client.send("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+    client.send("POST", f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts", {"metadata": {"name": "default"}})
+
+    def some(start: int) -> None:
+        own = Client(server, context)
+        for number in range(start, pods, 8):
+            own.send("POST", PODS, pod(number))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(some, range(8)))
+
+
+def read_documents(client: Client) -> None:
+    """Ask for everything that describes the API, as kubectl and Go operators do."""
+    for path in ("/api", "/apis"):
+        client.send("GET", path, accept=DISCOVERY)
+    client.send("GET", "/openapi/v2")
+    client.send("GET", "/openapi/v2", accept=PROTOBUF)
+    paths = json.loads(client.send("GET", "/openapi/v3"))["paths"]
+    for about in paths.values():
+        client.send("GET", about["serverRelativeURL"])
+
+
+def load(client: Client) -> None:
+    """Send the heavy requests, one after another: what is measured is each one's own hold of the loop."""
+    read_documents(client)
+    client.send("POST", CUSTOM, definition(1))
+    read_documents(client)
+    for _ in range(2):
+        client.send("GET", PODS)
+        client.send("GET", PODS, Accept_Encoding="gzip")
+        client.send("GET", PODS, accept=TABLE)
+        client.send("GET", PODS, accept=PARTIAL)
+        client.send("GET", PODS, accept="application/yaml")
+    client.send("GET", f"{PODS}?labelSelector=tenth%3D3")
+    client.send("GET", f"{PODS}?fieldSelector=status.phase%3DRunning")
+    client.send("GET", f"{PODS}?limit=500")
+    state = "resourceVersionMatch=NotOlderThan&sendInitialEvents=true&allowWatchBookmarks=true"
+    client.send("GET", f"{PODS}?watch=1&{state}&timeoutSeconds=1")
+    client.send("GET", f"{PODS}?watch=1&{state}&timeoutSeconds=1", accept=TABLE)
+    client.send(
+        "GET",
+        f"/api/v1/namespaces/{NAMESPACE}/secrets/any",
+        Impersonate_User="system:node:one",
+        Impersonate_Group="system:nodes",
+    )
+    for number in range(2, 10):
+        client.send("POST", CUSTOM, definition(number))
+    big = {"metadata": {"name": "big"}, "data": {f"key-{n}": "y" * 1000 for n in range(1000)}}
+    client.send("POST", f"/api/v1/namespaces/{NAMESPACE}/configmaps", big)
+    patch = {"data": {"key-1": "other"}}
+    merge = "application/merge-patch+json"
+    client.send("PATCH", f"/api/v1/namespaces/{NAMESPACE}/configmaps/big", patch, Content_Type=merge)
+    client.send("DELETE", f"{PODS}?labelSelector=tenth%3D3&gracePeriodSeconds=0")
+
+
+def report(held: Held) -> None:
+    print(
+        json.dumps(
+            {
+                "benchmark": "loop_stalls",
+                "held_ms": round(held.cpu_s * 1e3, 1),
+                "wall_ms": round(held.wall_s * 1e3, 1),
+                "too_long": held.cpu_s > HELD_S,
+                "what": held.what,
+            }
+        ),
+        flush=True,
+    )
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    options.add_argument("--pods", type=int, default=5000)
+    options.add_argument("--worst", type=int, default=12, help="how many to print")
+    arguments = options.parse_args()
+    context = insecure()
+    with lone_apiserver() as server:
+        fill(server, arguments.pods, context)
+        server.held()
+        load(Client(server, context))
+        for held in server.held()[: arguments.worst]:
+            report(held)
+
+
+if __name__ == "__main__":
+    main()
