@@ -53,6 +53,7 @@ async def run_node(config: ClusterConfig, pki: Pki, client: MakeClient, notify: 
     from tiphys.kubelet.directory import PodDirectory
     from tiphys.network.dns import DnsDeps, run_dns
     from tiphys.network.proxy import ProxyDeps, run_proxy
+    from tiphys.network.watches import service_reflector, slice_reflector
 
     clock, randomness = SystemClock(), Randomness()
     files = Files.of(config.name)
@@ -60,6 +61,9 @@ async def run_node(config: ClusterConfig, pki: Pki, client: MakeClient, notify: 
     await network.start()
     node = config.node_name
     kubelet_client = client(f"kubelet-{node}", "kubelet")
+    proxy_client = client("proxy", "kube-proxy")
+    # kubelet, proxy and DNS share one copy of the Services
+    services, slices = service_reflector(proxy_client, randomness), slice_reflector(proxy_client, randomness)
     deps = KubeletDeps(
         client=kubelet_client,
         runtime=_runtime(config, network),
@@ -74,17 +78,26 @@ async def run_node(config: ClusterConfig, pki: Pki, client: MakeClient, notify: 
         cgroup_root=f"/tiphys-{config.name}",
         kubernetes_version=config.git_version,
         pod_cidr=node_pod_cidr(config),
+        services=services,
         server_tls=server_context(*pki.pair(f"kubelet-{node}"), pki.ca),
         server_address=config.node_address,
         port=config.kubelet_port,
     )
-    proxy_client = client("proxy", "kube-proxy")
+    proxy_deps = ProxyDeps(proxy_client, proxy, clock, randomness, node_name=node, services=services, slices=slices)
+    dns_deps = DnsDeps(
+        proxy_client,
+        clock,
+        randomness,
+        config.cluster_domain,
+        (config.gateway,),
+        services=services,
+        slices=slices,
+    )
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(
-                run_proxy(ProxyDeps(proxy_client, proxy, clock, randomness, node_name=node)), name="proxy"
-            )
-            dns_deps = DnsDeps(proxy_client, clock, randomness, config.cluster_domain, (config.gateway,))
+            group.create_task(services.run(), name="services")
+            group.create_task(slices.run(), name="endpointslices")
+            group.create_task(run_proxy(proxy_deps), name="proxy")
             group.create_task(run_dns(dns_deps), name="dns")
             group.create_task(run_kubelet(deps), name="kubelet")
             admin = client("admin", "tiphys")
