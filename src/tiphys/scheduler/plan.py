@@ -160,6 +160,10 @@ def score_rows(info: PodInfo, state: ClusterState, rows: Ints) -> Ints:
     preferred = nodefit.preferred_weights(state, profile)
     if preferred is not None:
         total = total + WEIGHT_NODE_AFFINITY * nodefit.normalized(preferred[rows])
+    table = state.table
+    images = state.images.scores(profile.images, profile.containers, table.count, table.capacity)
+    if images is not None:
+        total = total + images[rows]
     spread = podfit.spread_scores(info, state, rows)
     if spread is not None:
         total = total + WEIGHT_SPREAD * spread

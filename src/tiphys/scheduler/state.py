@@ -16,6 +16,7 @@ from tiphys.api.views.node import Node
 from tiphys.base.clock import parse_time
 from tiphys.client.reflector import object_key
 from tiphys.scheduler.counts import PodCounts
+from tiphys.scheduler.images import ImageTable
 from tiphys.scheduler.profile import Profile, profile_of
 from tiphys.scheduler.table import Memo, NodeTable
 from tiphys.scheduler.views import PersistentVolume, PersistentVolumeClaim, Pod, StorageClass
@@ -100,6 +101,7 @@ class ClusterState:
         """Placed pods whose node is known."""
         self.counts = PodCounts(self.table.capacity, self._labels_of, self._placed_in)
         self.workloads = Workloads()
+        self.images = ImageTable()
         self.claims: dict[str, PersistentVolumeClaim] = {}
         self.volumes: dict[str, PersistentVolume] = {}
         self.classes: dict[str, StorageClass] = {}
@@ -118,7 +120,11 @@ class ClusterState:
     def set_node(self, node: Node) -> None:
         name = node.metadata.name
         known = name in self.table.rows
+        row = self.table.rows.get(name)
+        old = self.table.nodes[row] if row is not None else None
         row = self.table.set_node(node)
+        if old is None or old.status.images != node.status.images:
+            self.images.set(row, node.status.images, self.table.capacity)
         self.counts.grow(self.table.capacity)
         if not known:
             for info in self._homeless.pop(name, {}).values():
@@ -132,6 +138,7 @@ class ClusterState:
         for info in pods.values():
             self._displaced(info, row)
         self.table.remove_node(name)
+        self.images.set(row, (), self.table.capacity)
         if pods:
             self._homeless[name] = pods
 
