@@ -156,7 +156,7 @@ def decode_protobuf(data: bytes) -> JsonObject:
         return {"apiVersion": api_version, "kind": kind, **_decode(raw, name, 0)}
     except ApiError:
         raise
-    except (ValueError, IndexError, struct.error, OverflowError) as error:
+    except (ValueError, IndexError, struct.error, OverflowError, OSError) as error:
         raise bad_request(f"the provided data is not a valid protobuf message: {error}") from None
 
 
@@ -185,12 +185,16 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
             raise ValueError("a number of more than 64 bits")
 
 
-def _signed(value: int) -> int:
+def _signed(value: int | bytes) -> int:
+    if not isinstance(value, int):
+        raise ValueError("a number was expected")
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def _fields(data: bytes) -> Any:
-    """Yield (number, wire type, value): an int for varints and fixed numbers, bytes for the rest."""
+def _fields(data: bytes | int) -> Any:
+    """Yield (number, wire type, value): an int for varints, bytes for the rest. Raises ValueError for what is none."""
+    if not isinstance(data, bytes):
+        raise ValueError("a message was expected")
     position, end = 0, len(data)
     while position < end:
         key, position = _varint(data, position)
@@ -280,7 +284,7 @@ def _value(value: Any, wire: int, kind: str, depth: int) -> Any:
         if not isinstance(value, int):
             raise ValueError("a number was expected")
         return bool(value) if kind == "o" else _signed(value)
-    if kind == "d":
+    if kind == "d" and isinstance(value, bytes):
         return struct.unpack("<d", value)[0]
     if not isinstance(value, bytes):
         raise ValueError("a message was expected")
@@ -309,7 +313,7 @@ def _micro_time(data: bytes, depth: int) -> str | None:
     seconds = _signed(fields.get(1, 0))
     if not data or seconds <= -62_135_596_800:
         return None
-    return format_micro_time(seconds + fields.get(2, 0) / 1e9)
+    return format_micro_time(seconds + _signed(fields.get(2, 0)) / 1e9)
 
 
 def _int_or_string(data: bytes, depth: int) -> int | str:
