@@ -16,6 +16,7 @@ from typing import Any
 from tiphys.api.causes import forbidden, invalid_value, not_supported, required
 from tiphys.api.jsonpath import BadPath, parse_json_path
 from tiphys.api.kind import Context, JsonObject, Strategy
+from tiphys.api.pattern import pattern_problem
 from tiphys.base.errors import Cause
 
 APPROVAL_ANNOTATION = "api-approved.kubernetes.io"
@@ -126,6 +127,7 @@ def _node_causes(schema: Mapping[str, Any], path: str) -> list[Cause]:
     causes: list[Cause] = []
     if schema.get("$ref"):
         causes.append(forbidden(f"{path}.$ref", "$ref is not supported"))
+    causes += _pattern_causes(schema, path)
     if schema.get("uniqueItems"):
         text = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
         causes.append(forbidden(f"{path}.uniqueItems", text))
@@ -151,6 +153,14 @@ def _node_causes(schema: Mapping[str, Any], path: str) -> list[Cause]:
     return causes
 
 
+def _pattern_causes(schema: Mapping[str, Any], path: str) -> list[Cause]:
+    problem = pattern_problem(schema.get("pattern") or "")
+    if not problem:
+        return []
+    text = f"must be a valid regular expression, but isn't: {problem}"
+    return [invalid_value(f"{path}.pattern", schema["pattern"], text)]
+
+
 def _child_causes(schema: Mapping[str, Any], path: str, where: str) -> list[Cause]:
     causes: list[Cause] = []
     free = schema.get("x-kubernetes-int-or-string") or schema.get("x-kubernetes-preserve-unknown-fields")
@@ -169,6 +179,7 @@ def _combined_causes(schema: Mapping[str, Any], path: str, int_or_string: bool) 
         for name in _NOT_INSIDE_COMBINATORS
         if schema.get(name) and not (name == "type" and int_or_string)
     ]
+    causes += _pattern_causes(schema, path)
     for name, child in (schema.get("properties") or {}).items():
         causes += _combined_causes(child, f"{path}.properties[{name}]", False)
     if isinstance(schema.get("items"), dict):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any
 
 from tiphys.api.causes import (
@@ -26,6 +25,7 @@ from tiphys.api.causes import (
     type_invalid,
 )
 from tiphys.api.patch import equal_json
+from tiphys.api.pattern import matches_pattern
 from tiphys.base.errors import Cause
 
 Schema = Mapping[str, Any]
@@ -103,15 +103,6 @@ def _validate_enum(value: Any, schema: Schema, path: str) -> list[Cause]:
     return [not_supported(path, value, [c if isinstance(c, str) else go_json(c) for c in allowed])]
 
 
-@lru_cache(maxsize=512)
-def _pattern(text: str) -> re.Pattern[str] | None:
-    """Return a compiled pattern, None for one that Python's dialect refuses (it then matches everything)."""
-    try:
-        return re.compile(text.replace("\\z", "\\Z"), re.ASCII)
-    except re.error:
-        return None
-
-
 def _validate_string(value: str, schema: Schema, path: str) -> list[Cause]:
     causes = []
     maximum, minimum = schema.get("maxLength"), schema.get("minLength")
@@ -120,10 +111,8 @@ def _validate_string(value: str, schema: Schema, path: str) -> list[Cause]:
     if minimum is not None and len(value) < minimum:
         causes.append(invalid_value(path, value, f"{path} in body should be at least {minimum} chars long"))
     pattern = schema.get("pattern")
-    if pattern:
-        compiled = _pattern(pattern)
-        if compiled is not None and not compiled.search(value):
-            causes.append(invalid_value(path, value, f"{path} in body should match '{pattern}'"))
+    if pattern and not matches_pattern(pattern, value):
+        causes.append(invalid_value(path, value, f"{path} in body should match '{pattern}'"))
     check = _FORMATS.get(schema.get("format", ""))
     if check is not None and not check(value):
         wanted = schema["format"]

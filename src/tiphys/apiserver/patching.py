@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from tiphys.api.apply import apply
+from tiphys.api.causes import format_go, go_quote
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.api.patch import apply_json_patch, apply_merge_patch
 from tiphys.api.strategic import apply_strategic_patch
@@ -37,13 +38,13 @@ def make_patch(request: Request, kind: Kind, context: WriteContext) -> Make:
             raise bad_request(
                 "error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch"
             )
-        return _checked(lambda obj: apply_json_patch(obj, operations), kind, context, request.body)
+        return _checked(lambda obj: apply_json_patch(obj, operations), kind, context)
     if patch_type == MERGE_PATCH:
         patch = _object_patch(request)
-        return _checked(lambda obj: apply_merge_patch(obj, patch), kind, context, request.body)
+        return _checked(lambda obj: apply_merge_patch(obj, patch), kind, context)
     if patch_type == STRATEGIC_PATCH and not kind.custom:
         patch = _object_patch(request)
-        return _checked(lambda obj: apply_strategic_patch(obj, patch, kind.schema), kind, context, request.body)
+        return _checked(lambda obj: apply_strategic_patch(obj, patch, kind.schema), kind, context, patch)
     accepted = _PATCH_TYPES if not kind.custom else (JSON_PATCH, MERGE_PATCH, APPLY_PATCH)
     raise unsupported_media_type(
         "the body of the request was in an unknown format - accepted media types include: " + ", ".join(accepted)
@@ -59,9 +60,9 @@ def make_apply(
         raise bad_request("error decoding YAML: the applied configuration must be an object")
     if not applied.get("apiVersion") or not applied.get("kind"):
         raise bad_request("invalid object type: apiVersion and kind must be set in an applied configuration")
+    decode_object(applied, kind, context.field_validation, None, context.warnings)
     if (applied.get("metadata") or {}).get("managedFields"):
         raise bad_request("metadata.managedFields must be nil")
-    decode_object(applied, kind, context.field_validation, None, context.warnings)
 
     def make(current: JsonObject) -> JsonObject:
         merged: JsonObject = apply(
@@ -86,8 +87,11 @@ def _object_patch(request: Request) -> dict[str, Any]:
     return patch
 
 
-def _checked(make: Make, kind: Kind, context: WriteContext, raw: bytes) -> Make:
-    """Decode what the patch made as strictly as a whole object, telling unknown fields as faults of the patch."""
+def _checked(make: Make, kind: Kind, context: WriteContext, strategic: JsonObject | None = None) -> Make:
+    """Decode what the patch made as strictly as a whole object, telling its faults as those of the patch.
+
+    Upstream quotes a strategic patch as Go prints it, and for other patches the whole object that they made.
+    """
 
     def patched(current: JsonObject) -> JsonObject:
         result = make(current)
@@ -98,19 +102,21 @@ def _checked(make: Make, kind: Kind, context: WriteContext, raw: bytes) -> Make:
         if (result["apiVersion"], result["kind"]) != (kind.api_version, kind.kind):
             raise bad_request(f"a patch may not change apiVersion and kind ({kind.api_version}, {kind.kind})")
         decoded = kind.schema.decode(result)
-        name = (current.get("metadata") or {}).get("name", "")
+        quoted = orjson.dumps(result).decode() if strategic is None else format_go(strategic)
         if decoded.type_errors:
-            raise invalid("", "", name, [_patch_cause(raw, decoded.type_errors[0])])
+            detail = decoded.type_errors[0]
+            if strategic is not None and "Go struct field" in detail:
+                detail = f"unrecognized type: {detail.rpartition(' ')[2]}"
+            raise invalid("", "", "", [_patch_cause(quoted, detail)])
         if decoded.unknown_fields and context.field_validation != "Ignore":
             problems = [f'unknown field "{path}"' for path in decoded.unknown_fields]
             if context.field_validation == "Strict":
-                raise invalid("", "", name, [_patch_cause(raw, f"strict decoding error: {', '.join(problems)}")])
+                raise invalid("", "", "", [_patch_cause(quoted, f"strict decoding error: {', '.join(problems)}")])
             context.warnings.extend(problem for problem in problems if problem not in context.warnings)
         return result
 
     return patched
 
 
-def _patch_cause(raw: bytes, detail: str) -> Cause:
-    text = orjson.dumps(raw.decode("utf-8", "replace")).decode()
-    return Cause("FieldValueInvalid", "patch", f"Invalid value: {text}: {detail}")
+def _patch_cause(quoted: str, detail: str) -> Cause:
+    return Cause("FieldValueInvalid", "patch", f"Invalid value: {go_quote(quoted)}: {detail}")
