@@ -77,8 +77,9 @@ class DnsDeps:
 
 async def run_dns(deps: DnsDeps) -> None:
     """Answer until cancelled. Raises DnsNotListening when an address cannot be bound."""
-    services = deps.services or service_reflector(deps.client, deps.randomness)
-    slices = deps.slices or slice_reflector(deps.client, deps.randomness)
+    # an empty reflector is false, so None must be asked for
+    services = service_reflector(deps.client, deps.randomness) if deps.services is None else deps.services
+    slices = slice_reflector(deps.client, deps.randomness) if deps.slices is None else deps.slices
     forwarder = deps.forwarder or Forwarder(deps.clock, deps.randomness, deps.addresses)
     server = DnsServer(ClusterZone(deps.cluster_domain, services, slices), services, slices, forwarder)
     try:

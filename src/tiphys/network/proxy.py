@@ -56,8 +56,8 @@ class ProxyDeps:
 
 async def run_proxy(deps: ProxyDeps) -> None:
     """Keep the rules current until cancelled. The rules stay when it ends."""
-    services = deps.services or service_reflector(deps.client, deps.randomness)
-    slices = deps.slices or slice_reflector(deps.client, deps.randomness)
+    services = service_reflector(deps.client, deps.randomness) if deps.services is None else deps.services
+    slices = slice_reflector(deps.client, deps.randomness) if deps.slices is None else deps.slices
     await deps.proxy.start()
     async with asyncio.TaskGroup() as group:
         if deps.services is None:
