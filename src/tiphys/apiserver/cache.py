@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
@@ -66,18 +66,36 @@ class ResourceCache:
     def get(self, namespace: str, name: str) -> CachedObject | None:
         return self._objects.get(f"{namespace}/{name}" if namespace else name)
 
-    def objects(self, namespace: str = "") -> list[CachedObject]:
-        """Return all objects, or those of one namespace, in key order."""
+    def objects(self, namespace: str = "", after: str = "", limit: int = 0) -> list[CachedObject]:
+        """Return all objects, or those of one namespace, in key order: behind a key (relative to what is listed: name,
+        or namespace/name for all), and at most `limit` of them if not 0."""
         selected = self._namespaces.get(namespace, {}) if namespace else self._objects
+        order = self._sorted(namespace)
+        if after or limit:
+            start = self._behind(order, namespace, after)
+            order = order[start : start + limit if limit else None]
+        return [selected[key] for key in order]
+
+    def count(self, namespace: str = "", after: str = "") -> int:
+        """Return how many objects there are, in all or in one namespace, behind a key as in `objects`."""
+        if after:
+            order = self._sorted(namespace)
+            return len(order) - self._behind(order, namespace, after)
+        return len(self._namespaces.get(namespace, ())) if namespace else len(self._objects)
+
+    def _sorted(self, namespace: str) -> list[str]:
         order = self._order.get(namespace)
         if order is None:
+            selected = self._namespaces.get(namespace, {}) if namespace else self._objects
             order = sorted(selected)
             if selected:
                 self._order[namespace] = order
-        return [selected[key] for key in order]
+        return order
 
-    def count(self, namespace: str = "") -> int:
-        return len(self._namespaces.get(namespace, ())) if namespace else len(self._objects)
+    def _behind(self, order: list[str], namespace: str, after: str) -> int:
+        if not after:
+            return 0
+        return bisect_right(order, f"{namespace}/{after}" if namespace else after)
 
     def namespaces(self) -> list[str]:
         """Return the namespaces that hold objects."""

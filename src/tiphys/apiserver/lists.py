@@ -7,7 +7,8 @@ Spec: Kubernetes docs, "Resource versions: semantics for get and list".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tiphys.apiserver.cache import ResourceCache, WatchCache
@@ -21,6 +22,7 @@ from tiphys.apiserver.continuation import (
     too_large_revision,
 )
 from tiphys.apiserver.options import EXACT, ListOptions, Selection
+from tiphys.apiserver.slices import slices
 from tiphys.base.errors import bad_request, gateway_timeout
 from tiphys.store.interface import Compacted, FutureRevision, Store
 
@@ -34,6 +36,8 @@ class Selected:
     token: str = ""
     remaining: int | None = None
     whole: bool = False
+    changed_at: int = 0
+    """Revision of the resource's last change when a whole page was taken: what a memo of it is good for."""
 
     def metadata(self) -> dict[str, object]:
         """Return the ListMeta."""
@@ -75,14 +79,35 @@ async def select_page(cache: WatchCache, store: Store, options: ListOptions, tim
         limit = 0  # any revision will do: the whole is at hand
     if not exact:
         await await_revision(cache, options.resource_version if not options.token else "", options.revision, timeout_s)
-        return _page(selection, candidates(resource, selection), cache.revision(), after, limit)
+        return await _newest_page(resource, _Wanted(selection, cache.revision(), after, limit))
     await cache.refresh(timeout_s)
     if exact > cache.revision():
         raise too_large_revision(exact, cache.revision())
+    wanted = _Wanted(selection, exact, after, limit)
     if exact >= max(resource.changed_at, store.compacted_revision()):
-        return _page(selection, candidates(resource, selection), exact, after, limit)
+        return await _newest_page(resource, wanted)
     entries = await _old_objects(store, options, exact, after)
-    return _page(selection, entries, exact, after, limit)
+    return await _page(wanted, entries, len(entries), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A page: what is selected at a revision, at most `limit` (0: all) behind a key relative to what is listed."""
+
+    selection: Selection
+    revision: int
+    after: str
+    limit: int
+
+
+async def _newest_page(resource: ResourceCache, wanted: _Wanted) -> Selected:
+    """Return a page of what the cache holds now; taken at once, whatever happens while it is looked through."""
+    selection, changed_at = wanted.selection, resource.changed_at
+    if not selection.everything:
+        objects = candidates(resource, selection, wanted.after)
+        return await _page(wanted, objects, len(objects), changed_at)
+    total = resource.count(selection.namespace, wanted.after)
+    return await _page(wanted, resource.objects(selection.namespace, wanted.after, wanted.limit), total, changed_at)
 
 
 async def _old_objects(store: Store, options: ListOptions, revision: int, after: str) -> list[CachedObject]:
@@ -107,40 +132,39 @@ def _listed_prefix(selection: Selection) -> str:
     return f"{prefix}{selection.namespace}/" if selection.namespace else prefix
 
 
-def candidates(resource: ResourceCache, selection: Selection) -> Sequence[CachedObject]:
-    """Return objects of the cache among which all selected ones are, in key order."""
+def candidates(resource: ResourceCache, selection: Selection, after: str = "") -> Sequence[CachedObject]:
+    """Return objects of the cache, in key order, among which are all selected ones behind a continue token's key."""
     name = selection.name
     if name and (selection.namespace or not selection.kind.namespaced):
         found = resource.get(selection.namespace, name)
-        return [found] if found is not None else []
-    return resource.objects(selection.namespace)
+        return [found] if found is not None and name > after else []
+    return resource.objects(selection.namespace, after)
 
 
-def _page(selection: Selection, objects: Sequence[CachedObject], revision: int, after: str, limit: int) -> Selected:
-    prefix = _listed_prefix(selection)
-    if after:
-        start = prefix + after
-        objects = [obj for obj in objects if obj.key > start]
-    total: int | None = None
-    chosen: Sequence[CachedObject]
-    if selection.everything:
-        total = len(objects)
+async def matching(selection: Selection, objects: Sequence[CachedObject], limit: int = 0) -> list[CachedObject]:
+    """Return the objects that are selected, the first `limit` of them if not 0. Others run while many are looked at."""
+    found: list[CachedObject] = []
+    for number, some in enumerate(slices(objects)):
+        if number:
+            await asyncio.sleep(0)
+        found += [obj for obj in some if selection.matches(obj)]
+        if limit and len(found) >= limit:
+            return found[:limit]
+    return found
+
+
+async def _page(wanted: _Wanted, objects: Sequence[CachedObject], total: int, changed_at: int) -> Selected:
+    """Return the page out of `objects`; `total` counts all that are there if everything is selected."""
+    selection, limit = wanted.selection, wanted.limit
+    everything = selection.everything
+    if everything:
         chosen = objects[:limit] if limit else objects
         more = bool(limit) and total > limit
     else:
-        chosen = _take((obj for obj in objects if selection.matches(obj)), limit + 1 if limit else 0)
+        chosen = await matching(selection, objects, limit + 1 if limit else 0)
         more = bool(limit) and len(chosen) > limit
         chosen = chosen[:limit] if more else chosen
     if not more:
-        return Selected(chosen, revision, whole=not after and not limit)
-    token = encode_token(revision, chosen[-1].key[len(prefix) :])
-    return Selected(chosen, revision, token, total - limit if total is not None else None)
-
-
-def _take(objects: Iterable[CachedObject], limit: int) -> list[CachedObject]:
-    taken: list[CachedObject] = []
-    for obj in objects:
-        taken.append(obj)
-        if len(taken) == limit:
-            break
-    return taken
+        return Selected(chosen, wanted.revision, whole=not wanted.after and not limit, changed_at=changed_at)
+    token = encode_token(wanted.revision, chosen[-1].key[len(_listed_prefix(selection)) :])
+    return Selected(chosen, wanted.revision, token, total - limit if everything else None)

@@ -18,8 +18,9 @@ import orjson
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.apiserver.cache import ResourceCache, WatchCache
 from tiphys.apiserver.cached import CachedObject
+from tiphys.apiserver.listforms import dump_yaml, indent, indented_list, yaml_list
 from tiphys.apiserver.listmemo import ListMemos, Memo, gzip_with_head, pack
-from tiphys.apiserver.lists import Selected, await_revision, candidates, select_page
+from tiphys.apiserver.lists import Selected, await_revision, candidates, matching, select_page
 from tiphys.apiserver.negotiation import PLAIN, TABLE, YAML, Form, accepted_form
 from tiphys.apiserver.options import parse_options, parse_revision, parse_selection
 from tiphys.apiserver.rendering import PartialRendering, PlainRendering, Rendering, convert_to, list_body
@@ -94,10 +95,12 @@ class Reads:
         rendering, form = self._rendering(kind, request, accept)
         page = await select_page(self._cache, self._store, options, self._limits.fresh_timeout_s)
         head = rendering.list_head(page.metadata())
-        if form.media == YAML or wants_indent(request):
-            return _answer(head + list_body(rendering, page.objects) + b"]}", form, 200, request)
+        if form.media == YAML:
+            return Response(200, await yaml_list(rendering, head, page.objects), YAML)
+        if wants_indent(request):
+            return Response(200, await indented_list(rendering, head, page.objects))
         if not (page.whole and rendering.stable):
-            return Response(200, [head, list_body(rendering, page.objects), b"]}"])
+            return Response(200, [head, await list_body(rendering, page.objects), b"]}"])
         return await self._whole_list(kind, page, rendering, (options.selection.key, rendering.key), head, request)
 
     async def _whole_list(
@@ -112,9 +115,9 @@ class Reads:
         """Answer with a list that may be remembered."""
         resource = self._cache.resource(kind.storage_prefix())
         memo_key = (resource.prefix, *key)
-        memo = self._memos.get(memo_key, resource.changed_at)
+        memo = self._memos.get(memo_key, page.changed_at)
         if memo is None:
-            memo = Memo(resource.changed_at, list_body(rendering, page.objects))
+            memo = Memo(page.changed_at, await list_body(rendering, page.objects))
             if len(memo.items) >= MEMO_FROM_BYTES:
                 self._memos.put(memo_key, memo)
         if len(memo.items) < GZIP_FROM_BYTES or "gzip" not in request.headers.get("accept-encoding", ""):
@@ -132,7 +135,7 @@ class Reads:
         selection = parse_selection(kind, namespace, request)
         await await_revision(self._cache, "", 0, self._limits.fresh_timeout_s)
         resource = self._cache.resource(kind.storage_prefix())
-        return [obj for obj in candidates(resource, selection) if selection.matches(obj)]
+        return await matching(selection, candidates(resource, selection))
 
     async def watch_objects(self, kind: Kind, namespace: str, request: Request, *, name: str = "") -> Stream:
         """Answer GET of a collection with `watch=true`. `name` narrows it to one object (legacy /watch/ paths).
@@ -221,12 +224,9 @@ def wants_indent(request: Request) -> bool:
 
 def _answer(body: bytes, form: Form, status: int, request: Request) -> Response:
     if form.media == YAML:
-        import yaml
-
-        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-        return Response(status, yaml.dump(orjson.loads(body), Dumper=dumper, sort_keys=True).encode(), YAML)
+        return Response(status, dump_yaml(orjson.loads(body)), YAML)
     if wants_indent(request):
-        return Response(status, orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2))
+        return Response(status, indent(orjson.loads(body)))
     return Response(status, body)
 
 

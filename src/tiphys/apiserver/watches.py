@@ -24,6 +24,7 @@ from tiphys.apiserver.continuation import watch_too_old
 from tiphys.apiserver.lists import candidates
 from tiphys.apiserver.options import ListOptions, Selection
 from tiphys.apiserver.rendering import Rendering
+from tiphys.apiserver.slices import SLICE_OBJECTS, slices
 from tiphys.base.errors import ApiError
 from tiphys.wire.message import Sink
 
@@ -60,6 +61,8 @@ class Watcher:
     """Bytes that may be pending before it counts as slow: the bound, and room for its initial state."""
     group: Group | None = None
     timer: asyncio.TimerHandle | None = None
+    opening: asyncio.Task[None] | None = None
+    """Sends a large initial state; the watcher is in no group until it is done."""
     closed: bool = False
 
 
@@ -112,6 +115,22 @@ class Group:
         return encode_frame("BOOKMARK", self.rendering.bookmark(revision, annotations, columns=self.columns))
 
 
+@dataclass(slots=True, eq=False)
+class Opening:
+    """A watch that is being brought up to date."""
+
+    watcher: Watcher
+    options: ListOptions
+    rendering: Rendering
+    revision: int
+    """What has been sent shows this revision."""
+    columns: bool = True
+    """What is sent next is the first."""
+
+    def group(self, after: int) -> Group:
+        return make_group(self.options.selection, self.rendering, self.options.bookmarks, after, self.columns)
+
+
 class Fanout:
     """The groups of one resource."""
 
@@ -119,6 +138,8 @@ class Fanout:
         self.resource = resource
         self._cache = cache
         self._pending_bytes = pending_bytes
+        self._opening: set[Watcher] = set()
+        """Watchers that are still sent a large state."""
         self._groups: dict[Hashable, Group] = {}
         self._anywhere: dict[Hashable, Group] = {}
         """Groups that any event may concern."""
@@ -249,73 +270,108 @@ class Fanout:
         watcher.closed = True
         if watcher.timer is not None:
             watcher.timer.cancel()
+        if watcher.opening is not None:
+            watcher.opening.cancel()
+        self._opening.discard(watcher)
         self.leave(watcher)
 
     def close_all(self) -> None:
+        for watcher in list(self._opening):
+            self.close(watcher)
         for group in list(self._groups.values()):
             for watcher in list(group.watchers):
                 self.close(watcher)
 
     def count(self) -> int:
-        return sum(len(group.watchers) for group in self._groups.values())
+        return len(self._opening) + sum(len(group.watchers) for group in self._groups.values())
 
     def open(self, sink: Sink, options: ListOptions, rendering: Rendering, timeout_s: float) -> Watcher:
         """Start a watch: send what it has missed or the whole state, then keep it until it ends."""
         watcher = Watcher(sink, self._pending_bytes)
-        columns = True
+        opening = Opening(watcher, options, rendering, self._cache.revision())
         try:
             initial, events = self._missed(options)
         except ApiError as error:
-            sink.send(encode_frame("ERROR", orjson.dumps(error.status())))
-            sink.close()
-            watcher.closed = True
+            self._refuse(watcher, error)
             return watcher
-        selection = options.selection
-        after = max(options.revision, self._cache.revision())
-        if events:
-            data = make_group(selection, rendering, options.bookmarks, options.revision, columns).encode(events)
-            _forget_frames(events)
-            if data:
-                watcher.limit_bytes += len(data)
-                columns = False
-                sink.send(data)
-        elif initial is not None:
-            columns = self._send_state(watcher, initial, rendering, columns)
-            if options.initial_events and options.bookmarks:
-                data = rendering.bookmark(self._cache.revision(), INITIAL_EVENTS_END, columns=columns)
-                sink.send(encode_frame("BOOKMARK", data))
-                columns = False
-        columns = columns and not rendering.stable
-        # Groups of watches that are up to date share one floor, so that they can be one group.
-        floor = after if after > self._cache.revision() else 0
-        self.join(watcher, make_group(selection, rendering, options.bookmarks, floor, columns))
         watcher.timer = asyncio.get_running_loop().call_later(timeout_s, self.end, watcher)
+        if initial is None and events:
+            opening.revision = options.revision
+        if len(initial or events) > SLICE_OBJECTS:
+            self._opening.add(watcher)
+            task = self._open_slowly(opening, initial)
+            watcher.opening = asyncio.get_running_loop().create_task(task, name="watch-state")
+            return watcher
+        if initial is not None:
+            self._send_state(opening, initial)
+            self._end_state(opening)
+        self._send_events(opening, events)
+        self._go_live(opening)
         return watcher
 
     def _missed(self, options: ListOptions) -> tuple[Sequence[CachedObject] | None, Sequence[CachedEvent]]:
-        """Return the state to begin with (None: not wanted), or the events since the given revision. Raises 410."""
+        """Return objects among which is the state to begin with (None: not wanted), or the events since the given
+        revision. Raises 410."""
         wants_state = options.initial_events
         if wants_state is None:
             wants_state = not options.revision
         if wants_state:
-            selection = options.selection
-            return [obj for obj in candidates(self.resource, selection) if selection.matches(obj)], ()
+            return candidates(self.resource, options.selection), ()
         if not options.revision:
             return None, ()
-        events = self.resource.events_after(options.revision)
-        if events is None:
-            raise watch_too_old(options.revision, self.resource.oldest)
-        return None, events
+        return None, self._events_after(options.revision)
 
-    def _send_state(
-        self, watcher: Watcher, objects: Sequence[CachedObject], rendering: Rendering, columns: bool
-    ) -> bool:
-        """Send objects as ADDED, in pieces; return whether the next event is still the first."""
+    def _events_after(self, revision: int) -> Sequence[CachedEvent]:
+        events = self.resource.events_after(revision)
+        if events is None:
+            raise watch_too_old(revision, self.resource.oldest)
+        return events
+
+    async def _open_slowly(self, opening: Opening, initial: Sequence[CachedObject] | None) -> None:
+        """Send a large state, or many missed events, in slices; then what happened meanwhile. A worker boundary."""
+        watcher = opening.watcher
+        try:
+            if initial is not None:
+                for number, some in enumerate(slices(initial)):
+                    if number:
+                        await asyncio.sleep(0)
+                    self._send_state(opening, some)
+                self._end_state(opening)
+            while len(events := self._events_after(opening.revision)) > SLICE_OBJECTS:
+                cut = SLICE_OBJECTS
+                while cut < len(events) and events[cut].revision == events[cut - 1].revision:
+                    cut += 1  # the events of one commit stay together
+                self._send_events(opening, events[:cut])
+                opening.revision = events[cut - 1].revision
+                await asyncio.sleep(0)
+            self._send_events(opening, events)
+            self._go_live(opening)
+        except ApiError as error:
+            self._refuse(watcher, error)
+        except Exception:
+            log.exception("sending the state of %s failed; the watch ends", self.resource.prefix)
+            watcher.sink.close()
+        finally:
+            self._opening.discard(watcher)
+            watcher.opening = None
+
+    def _refuse(self, watcher: Watcher, error: ApiError) -> None:
+        """Tell within the stream why the watch cannot go on, and end it."""
+        watcher.sink.send(encode_frame("ERROR", orjson.dumps(error.status())))
+        watcher.closed = True
+        watcher.sink.close()
+
+    def _send_state(self, opening: Opening, objects: Sequence[CachedObject]) -> None:
+        """Send the selected ones of some objects as ADDED, in pieces."""
+        selection, watcher = opening.options.selection, opening.watcher
+        everything = selection.everything
         frames: list[bytes] = []
         size = 0
         for obj in objects:
-            frame = encode_frame("ADDED", rendering.single(obj, columns=columns))
-            columns = False
+            if not everything and not selection.matches(obj):
+                continue
+            frame = encode_frame("ADDED", opening.rendering.single(obj, columns=opening.columns))
+            opening.columns = False
             frames.append(frame)
             size += len(frame)
             if size >= INITIAL_BYTES:
@@ -325,7 +381,31 @@ class Fanout:
         if frames:
             watcher.sink.send(b"".join(frames))
             watcher.limit_bytes += size
-        return columns
+
+    def _end_state(self, opening: Opening) -> None:
+        """Tell that the initial state is complete, where that was asked for."""
+        options = opening.options
+        if options.initial_events and options.bookmarks:
+            data = opening.rendering.bookmark(opening.revision, INITIAL_EVENTS_END, columns=opening.columns)
+            opening.watcher.sink.send(encode_frame("BOOKMARK", data))
+            opening.columns = False
+
+    def _send_events(self, opening: Opening, events: Sequence[CachedEvent]) -> None:
+        """Send events that were missed."""
+        if not events:
+            return
+        data = opening.group(0).encode(events)
+        _forget_frames(events)
+        if data:
+            opening.watcher.limit_bytes += len(data)
+            opening.columns = False
+            opening.watcher.sink.send(data)
+
+    def _go_live(self, opening: Opening) -> None:
+        """Join the watchers that get every further event."""
+        # Groups of watches that are up to date share one floor, so that they can be one group.
+        wanted = opening.options.revision
+        self.join(opening.watcher, opening.group(wanted if wanted > self._cache.revision() else 0))
 
 
 def _forget_frames(events: Sequence[CachedEvent]) -> None:

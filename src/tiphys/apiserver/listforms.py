@@ -1,0 +1,76 @@
+"""Lists as people read them: YAML and indented JSON, made item by item so that a long one does not hold the loop.
+
+Input is a list's compact JSON head (up to and with the bracket before its items) and its items; output is what one
+dump of the whole would give. Read by reads.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from tiphys.apiserver.cached import CachedObject
+from tiphys.apiserver.rendering import Rendering
+from tiphys.apiserver.slices import slices
+
+YAML_SLICE = 2
+"""A pod takes 3 ms to write as YAML."""
+INDENT_SLICE = 50
+
+
+def dump_yaml(value: Any) -> bytes:
+    """Return a value as YAML, with sorted keys."""
+    import yaml
+
+    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump(value, Dumper=dumper, sort_keys=True)
+    return text.encode()
+
+
+def indent(value: Any) -> bytes:
+    """Return a value as JSON for people."""
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2)
+
+
+async def yaml_list(rendering: Rendering, head: bytes, objects: Sequence[CachedObject]) -> list[bytes]:
+    """Return a list as YAML. Its keys are sorted, so some come before the items and some behind them."""
+    outer = orjson.loads(head + b"]}")
+    name = _items_name(outer)
+    if not objects:
+        return [dump_yaml(outer)]
+    before = {key: value for key, value in outer.items() if key < name}
+    behind = {key: value for key, value in outer.items() if key > name}
+    parts = [dump_yaml(before) if before else b"", f"{name}:\n".encode()]
+    for number, some in enumerate(slices(objects, YAML_SLICE)):
+        if number:
+            await asyncio.sleep(0)
+        parts.append(dump_yaml([orjson.loads(rendering.item(obj)) for obj in some]))
+    parts.append(dump_yaml(behind) if behind else b"")
+    return parts
+
+
+async def indented_list(rendering: Rendering, head: bytes, objects: Sequence[CachedObject]) -> list[bytes]:
+    """Return a list as indented JSON."""
+    outer = orjson.loads(head + b"]}")
+    name = _items_name(outer)
+    if not objects:
+        return [indent(outer)]
+    outer.pop(name)
+    before, behind = f'{{\n  "{name}": [\n'.encode(), b"\n  ]\n}"
+    parts = [indent(outer)[:-2] + b",\n" + before[2:]]
+    for number, some in enumerate(slices(objects, INDENT_SLICE)):
+        if number:
+            await asyncio.sleep(0)
+        if len(parts) > 1:
+            parts.append(b",\n")
+        dumped = indent({name: [orjson.loads(rendering.item(obj)) for obj in some]})
+        parts.append(dumped[len(before) : -len(behind)])
+    parts.append(behind)
+    return parts
+
+
+def _items_name(outer: dict[str, Any]) -> str:
+    return "rows" if "rows" in outer else "items"
