@@ -284,6 +284,39 @@ async def test_a_slow_reader_is_told_to_the_sender_and_hurts_nobody_else() -> No
         writer.close()
 
 
+async def test_a_large_answer_waits_for_a_slow_reader_without_holding_others_or_memory() -> None:
+    size = 30_000_000
+
+    async def handler(request: Request) -> Answer:
+        return Response(200, [b"x" * 1000, b"y" * (size - 1000)] if request.path == "/large" else b"small")
+
+    async with serving(handler) as (server, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**16)
+        writer.write(b"GET /large HTTP/1.1\r\n" + HOST + b"\r\nGET /next HTTP/1.1\r\n" + HOST + b"\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        [(_, _, body)] = await converse(port, b"GET /other HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert body == b"small"
+        [slow] = [c for c in server.connections if c.writing_paused]
+        assert slow._transport.get_write_buffer_size() < 5_000_000
+        body = await reader.readexactly(size)
+        assert (body.count(b"x"), body.count(b"y")) == (1000, size - 1000)
+        assert (await read_answer(reader))[2] == b"small"
+        writer.close()
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_large_answer_leaves_nothing() -> None:
+    async def handler(request: Request) -> Answer:
+        return Response(200, b"x" * 30_000_000)
+
+    async with serving(handler) as (server, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /large HTTP/1.1\r\n" + HOST + b"\r\n")
+        await reader.readexactly(1000)
+        writer.transport.abort()
+        await server.stop(5.0)
+        assert not server.connections
+
+
 async def _read_chunks(reader: Reader) -> int:
     total = 0
     while size := int(await reader.readline(), 16):
