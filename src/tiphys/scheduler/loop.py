@@ -16,6 +16,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+import msgspec
+
 from tiphys.api.selectors import selector_of
 from tiphys.api.views.config import Namespace
 from tiphys.api.views.meta import ObjectMeta
@@ -131,6 +133,13 @@ class Scheduler:
         self._happened(Happening.STORAGE_CHANGED)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        try:
+            self._follow_pod(old, new)
+        except (ValueError, ApiError, msgspec.MsgspecError) as error:
+            metadata = (new or old or Pod()).metadata
+            log.error("pod %s is not understood and is left alone: %s", object_key(metadata), error)
+
+    def _follow_pod(self, old: Pod | None, new: Pod | None) -> None:
         pod = new if new is not None else old
         assert pod is not None
         key = object_key(pod.metadata)
@@ -173,7 +182,11 @@ class Scheduler:
             self._woken.clear()
             started_s = self._now_s()
             while (waiting := self.queue.pop(self._now_s())) is not None:
-                await self._decide(waiting)
+                try:
+                    await self._decide(waiting)
+                except Exception:  # the worker boundary: one pod must not stop the others
+                    log.exception("deciding on pod %s failed and is tried again", waiting.info.key)
+                    self.queue.back_off(waiting.info.key, self._now_s())
                 if self._now_s() - started_s > SLICE_S:
                     await asyncio.sleep(0)
                     started_s = self._now_s()
@@ -241,7 +254,10 @@ class Scheduler:
     async def _work(self) -> None:
         while True:
             effect = await self._effects.get()
-            await effect()
+            try:
+                await effect()
+            except Exception:  # the worker boundary
+                log.exception("an effect of a decision failed; what it left undone is seen at the next try")
 
     async def _bind(self, info: PodInfo, node_name: str) -> None:
         try:

@@ -10,7 +10,8 @@ of messages is what users of upstream's default scheduler see in events and cond
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,6 +33,8 @@ PODS_HELP = NODE_HELPS | {
     Happening.NAMESPACE_CHANGED,
 }
 VOLUMES_HELP = NODE_HELPS | {Happening.STORAGE_CHANGED, Happening.POD_GONE}
+REFUSED = 1000
+"""How many refusals are remembered: a thousand pods of one template ask once, until something changes."""
 WEIGHT_TAINTS = 3
 WEIGHT_NODE_AFFINITY = 2
 WEIGHT_SPREAD = 2
@@ -80,12 +83,22 @@ def plan_pod(info: PodInfo, state: ClusterState, randomness: Randomness) -> Plan
     if info.claims and (why := volumes.refuse_everywhere(info, state)):
         message = f"0/{state.table.count} nodes are available: {why}."
         return Plan(None, message, {why: state.table.count}, helped_by=frozenset({Happening.STORAGE_CHANGED}))
+    known = state.refused.get(info.profile)
+    if known is not None and known[0] == state.revision and not info.claims and not state.nominated:
+        refused: Plan = known[1]
+        return refused
     feasible = feasible_rows(info, state)
     if state.nominated:
         feasible = without_reserved(info, state, feasible)
     rows = np.flatnonzero(feasible)
     if not len(rows):
-        return explain(info, state)
+        if state.nominated:
+            return explain_reserved(info, state)
+        plan = explain(info, state)
+        if len(state.refused) > REFUSED:
+            state.refused.clear()
+        state.refused[info.profile] = (state.revision, plan)
+        return plan
     if len(rows) == 1:
         return Plan(state.table.name(int(rows[0])))
     scores = score_rows(info, state, rows)
@@ -120,24 +133,44 @@ def feasible_rows(info: PodInfo, state: ClusterState) -> Bools:
     return feasible
 
 
-def without_reserved(info: PodInfo, state: ClusterState, feasible: Bools) -> Bools:
-    """Leave out nodes where the pod only fits in the room that was cleared for pods as important as itself."""
-    reserved: dict[int, list[PodInfo]] = {}
+def reserved_for(info: PodInfo, state: ClusterState) -> dict[int, list[PodInfo]]:
+    """Return by row the pods at least as important as this one that room is being cleared for."""
+    found: dict[int, list[PodInfo]] = {}
     for other in state.nominated.values():
         row = state.table.rows.get(other.node_name)
-        if row is not None and feasible[row] and other.priority >= info.priority and other.key != info.key:
-            reserved.setdefault(row, []).append(other)
-    for row, others in reserved.items():
-        for other in others:
-            state.restore(other)
-        try:
-            fits = bool(feasible_rows(info, state)[row])
-        finally:
-            for other in others:
-                state.lift(other)
-        if not fits:
-            feasible[row] = False
+        if row is not None and other.priority >= info.priority and other.key != info.key:
+            found.setdefault(row, []).append(other)
+    return found
+
+
+@contextmanager
+def _in_place(state: ClusterState, pods: Sequence[PodInfo]) -> Iterator[None]:
+    """Count nominated pods as if they were on their nodes already, while the block runs."""
+    revision = state.revision
+    for pod in pods:
+        state.restore(pod)
+    try:
+        yield
+    finally:
+        for pod in pods:
+            state.lift(pod)
+        state.revision = revision
+
+
+def without_reserved(info: PodInfo, state: ClusterState, feasible: Bools) -> Bools:
+    """Leave out nodes where the pod only fits in the room that was cleared for others."""
+    for row, others in reserved_for(info, state).items():
+        if feasible[row]:
+            with _in_place(state, others):
+                fits = bool(feasible_rows(info, state)[row])
+            feasible[row] = fits
     return feasible
+
+
+def explain_reserved(info: PodInfo, state: ClusterState) -> Plan:
+    """Explain, with the room that was cleared for others counted as taken."""
+    with _in_place(state, [pod for pods in reserved_for(info, state).values() for pod in pods]):
+        return explain(info, state)
 
 
 def ports_taken(info: PodInfo, state: ClusterState) -> Bools:

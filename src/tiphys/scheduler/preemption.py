@@ -99,6 +99,8 @@ def _options(
     limit = max(TRIED_AT_LEAST, state.table.count // 10)
     start = randomness.integer(0, len(candidates) - 1) if len(candidates) > limit else 0
     options: list[_Option] = []
+    if min(state.priorities, default=info.priority) >= info.priority:
+        return options, len(candidates)
     for row in (*candidates[start:], *candidates[:start]):
         if len(options) >= limit:
             break
@@ -156,6 +158,7 @@ def _put_back(info: PodInfo, state: ClusterState, row: int, pod: PodInfo) -> boo
 @contextmanager
 def _without(state: ClusterState, pods: Sequence[PodInfo]) -> Iterator[None]:
     """Take pods away while the block runs; those that it did not put back are put back at the end."""
+    revision = state.revision
     for pod in pods:
         state.lift(pod)
     try:
@@ -164,6 +167,8 @@ def _without(state: ClusterState, pods: Sequence[PodInfo]) -> Iterator[None]:
         for pod in pods:
             if not state.holds(pod):
                 state.restore(pod)
+        # All is as it was: what was concluded before still holds.
+        state.revision = revision
 
 
 def _by_budget(pods: Sequence[PodInfo], budgets: Sequence[Budget]) -> tuple[list[PodInfo], list[PodInfo]]:

@@ -75,6 +75,9 @@ class SchedulingQueue:
         self._backing_off: list[tuple[float, int, str]] = []
         """Heap of (due, number, key), stale entries likewise."""
         self._parked: dict[str, Waiting] = {}
+        """In the order in which they were parked."""
+        self._hoping: dict[Happening, dict[str, Waiting]] = {happening: {} for happening in Happening}
+        """The parked pods that each happening may help."""
         self._numbers = 0
 
     def __len__(self) -> int:
@@ -112,7 +115,7 @@ class SchedulingQueue:
     def remove(self, key: str) -> None:
         """Forget a pod: it has a node or is gone."""
         self._waiting.pop(key, None)
-        self._parked.pop(key, None)
+        self._unpark(key)
 
     def pop(self, now_s: float) -> Waiting | None:
         """Return the next pod to try, None when there is none now."""
@@ -134,18 +137,19 @@ class SchedulingQueue:
             return
         waiting.place, waiting.parked_s, waiting.helped_by = Place.PARKED, now_s, helped_by
         self._parked[key] = waiting
+        for happening in helped_by:
+            self._hoping[happening][key] = waiting
 
     def back_off(self, key: str, now_s: float) -> None:
         """The try failed by an error: once more after the delay."""
         waiting = self._waiting.get(key)
         if waiting is not None:
+            self._unpark(key)
             self._delay(waiting, now_s + self._delay_s(waiting), failed=True)
 
     def wake(self, happening: Happening, now_s: float) -> bool:
         """Something happened: pods that it may help leave the park. Return whether any did."""
-        if not self._parked:
-            return False
-        helped = [w for w in self._parked.values() if happening in w.helped_by]
+        helped = [*self._hoping[happening].values()]
         for waiting in helped:
             self._leave_park(waiting, now_s)
         return bool(helped)
@@ -173,8 +177,13 @@ class SchedulingQueue:
         waiting.place, waiting.number, waiting.due_s, waiting.failed = Place.BACKING_OFF, self._number(), due_s, failed
         heapq.heappush(self._backing_off, (due_s, waiting.number, waiting.info.key))
 
+    def _unpark(self, key: str) -> None:
+        waiting = self._parked.pop(key, None)
+        for happening in waiting.helped_by if waiting is not None else ():
+            self._hoping[happening].pop(key, None)
+
     def _leave_park(self, waiting: Waiting, now_s: float) -> None:
-        self._parked.pop(waiting.info.key, None)
+        self._unpark(waiting.info.key)
         due_s = waiting.tried_s + self._delay_s(waiting)
         if due_s > now_s:
             self._delay(waiting, due_s, failed=False)

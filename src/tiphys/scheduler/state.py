@@ -105,6 +105,12 @@ class ClusterState:
         self.claims: dict[str, PersistentVolumeClaim] = {}
         self.volumes: dict[str, PersistentVolume] = {}
         self.classes: dict[str, StorageClass] = {}
+        self.priorities: dict[int, int] = {}
+        """How many placed pods have a priority."""
+        self.revision = 0
+        """Counts the changes that decisions can depend on."""
+        self.refused: dict[Profile, tuple[int, Any]] = {}
+        """The plan of the last pod of a profile that got no node, and the revision that it was made at."""
         self.claim_users: dict[str, int] = {}
         """How many placed pods use a claim."""
         self.nominated: dict[str, PodInfo] = {}
@@ -123,6 +129,8 @@ class ClusterState:
         row = self.table.rows.get(name)
         old = self.table.nodes[row] if row is not None else None
         row = self.table.set_node(node)
+        if old is None or old.spec != node.spec or old.metadata != node.metadata or old.status != node.status:
+            self.revision += 1
         if old is None or old.status.images != node.status.images:
             self.images.set(row, node.status.images, self.table.capacity)
         self.counts.grow(self.table.capacity)
@@ -138,6 +146,7 @@ class ClusterState:
         for info in pods.values():
             self._displaced(info, row)
         self.table.remove_node(name)
+        self.revision += 1
         self.images.set(row, (), self.table.capacity)
         if pods:
             self._homeless[name] = pods
@@ -212,6 +221,7 @@ class ClusterState:
         else:
             self.namespace_labels[name] = labels
         self.counts.namespaces_changed()
+        self.revision += 1
 
     def default_selector(self, info: PodInfo) -> LabelSelector:
         """Return what selects the siblings of a pod that names no spread constraints."""
@@ -273,6 +283,8 @@ class ClusterState:
         """A pod came to a row."""
         self.by_namespace.setdefault(info.namespace, {})[info.key] = info
         self.counts.change(info.profile, row, info.terminating, 1)
+        self.revision += 1
+        self.priorities[info.priority] = self.priorities.get(info.priority, 0) + 1
         self._count_ports(info.profile, row, 1)
         self._count_claims(info, 1)
 
@@ -280,6 +292,10 @@ class ClusterState:
         """A pod left a row."""
         self.by_namespace[info.namespace].pop(info.key, None)
         self.counts.change(info.profile, row, info.terminating, -1)
+        self.revision += 1
+        self.priorities[info.priority] -= 1
+        if not self.priorities[info.priority]:
+            del self.priorities[info.priority]
         self._count_ports(info.profile, row, -1)
         self._count_claims(info, -1)
 

@@ -101,3 +101,13 @@ def test_cleared_room_is_kept_from_lesser_pods() -> None:
     assert plan_pod(info("tiny", cpu="100m", priority=1), state, Randomness(1)).node == "a"
     assert plan_pod(info("greater", cpu="500m", priority=11), state, Randomness(1)).node == "a"
     assert not state.pods_on(state.table.rows["a"])
+
+
+def test_the_message_counts_cleared_room_as_taken() -> None:
+    state = state_of([node("a", cpu="1")])
+    waiting = info_of(pod("important", cpu="800m", priority=10, node="a"))
+    state.nominated[waiting.key] = waiting
+    plan = plan_pod(info("lesser", cpu="500m", priority=1), state, Randomness(1))
+    assert plan.message == "0/1 nodes are available: 1 Insufficient cpu."
+    del state.nominated[waiting.key]
+    assert plan_pod(info("lesser", cpu="500m", priority=1), state, Randomness(1)).node == "a"
