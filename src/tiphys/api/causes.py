@@ -59,6 +59,23 @@ def go_float(value: float) -> str:
     return str(int(value)) if value.is_integer() and abs(value) < 1e21 else repr(value)
 
 
+def format_go(value: Any) -> str:
+    """Return a value as Go's %v prints decoded JSON: `map[a:1 b:[x y]]`."""
+    match value:
+        case None:
+            return "<nil>"
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return go_float(value)
+        case dict():
+            return f"map[{' '.join(f'{key}:{format_go(value[key])}' for key in sorted(value))}]"
+        case list():
+            return f"[{' '.join(format_go(item) for item in value)}]"
+        case _:
+            return str(value)
+
+
 def render(value: Any) -> str:
     """Return a bad value as it stands in a message."""
     match value:

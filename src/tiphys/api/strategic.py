@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tiphys.api.causes import format_go
 from tiphys.api.kind import JsonObject, Schema
 from tiphys.api.patch import copy_json, equal_json, rejected
 from tiphys.api.schemanode import Node, root_of
@@ -34,22 +35,7 @@ def apply_strategic_patch(obj: JsonObject, patch: Any, schema: Schema) -> JsonOb
 
 
 def _no_merge_key(item: Any, key: str) -> ApiError:
-    return ApiError(500, "", f"map: {_go_map(item)} does not contain declared merge key: {key}")
-
-
-def _go_map(value: Any) -> str:
-    """Return data as Go's %v prints it."""
-    match value:
-        case dict():
-            return "map[" + " ".join(f"{key}:{_go_map(value[key])}" for key in sorted(value)) + "]"
-        case list():
-            return "[" + " ".join(_go_map(item) for item in value) + "]"
-        case bool():
-            return "true" if value else "false"
-        case None:
-            return "<nil>"
-        case _:
-            return str(value)
+    return ApiError(500, "", f"map: {format_go(item)} does not contain declared merge key: {key}")
 
 
 def _strategies(node: Node | None) -> frozenset[str]:
@@ -65,7 +51,7 @@ def _merge_map(original: Any, patch: dict[str, Any], node: Node | None) -> dict[
     if directive == "delete":
         return {}
     if directive not in (None, "merge"):
-        raise ApiError(500, "", f"unknown patch type: {directive} in map: {_go_map(patch)}")
+        raise ApiError(500, "", f"unknown patch type: {directive} in map: {format_go(patch)}")
     merged: dict[str, Any] = original if isinstance(original, dict) else {}
     _retain_keys(merged, patch)
     _merge_ordered_lists(merged, patch, node)
@@ -176,7 +162,7 @@ def _check_order(change: list[Any], order: list[Any], merge_key: str) -> None:
             raise ApiError(
                 500,
                 "",
-                f"The order in patch list:\n{_go_map(change)}\n doesn't match $setElementOrder list:\n{_go_map(order)}\n",
+                f"The order in patch list:\n{format_go(change)}\n doesn't match $setElementOrder list:\n{format_go(order)}\n",
             )
 
 
@@ -260,7 +246,7 @@ def _obey_directives(original: list[Any], patch: list[Any], merge_key: str) -> t
                 raise _no_merge_key(item, merge_key)
             original = [live for live in original if not _same(live, item, merge_key)]
         elif directive not in (None, "merge"):
-            raise ApiError(500, "", f"unknown patch type: {directive} in map: {_go_map(item)}")
+            raise ApiError(500, "", f"unknown patch type: {directive} in map: {format_go(item)}")
         else:
             if merge_key not in item:
                 raise _no_merge_key(item, merge_key)

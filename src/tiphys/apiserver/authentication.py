@@ -15,13 +15,14 @@ from collections.abc import Callable
 from tiphys.api.kind import Kind
 from tiphys.apiserver.cache import WatchCache
 from tiphys.apiserver.tokens import BadToken, Claims, Tokens
-from tiphys.apiserver.user import ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, User
+from tiphys.apiserver.user import ANONYMOUS, AUTHENTICATED, CREDENTIAL, UNAUTHENTICATED, User
 from tiphys.base.errors import unauthorized
 from tiphys.wire.message import Request
 
 log = logging.getLogger(__name__)
 
 _NOBODY = User(ANONYMOUS, (UNAUTHENTICATED,))
+REMEMBERED_CERTIFICATES = 10_000
 _WEBSOCKET_TOKEN = "base64url.bearer.authorization.k8s.io."
 _PLURALS = {"Pod": "pods", "Secret": "secrets", "Node": "nodes"}
 
@@ -36,16 +37,14 @@ class RequestAuthenticator:
         self._audiences = frozenset(audiences)
         self._cache = cache
         self._kind_of = kind_of
-        self._by_certificate: dict[tuple[str, tuple[str, ...]], User] = {}
+        self._by_certificate: dict[tuple[str, tuple[str, ...], str], User] = {}
+        """Users of client certificates seen lately."""
 
     def authenticate(self, request: Request) -> User:
         peer = request.peer
         if peer.common_name is not None:
-            key = (peer.common_name, peer.organizations)
-            user = self._by_certificate.get(key)
-            if user is None:
-                user = self._by_certificate[key] = User(key[0], (*key[1], AUTHENTICATED))
-            return user
+            key = (peer.common_name, peer.organizations, peer.certificate_sha256)
+            return self._by_certificate.get(key) or self._of_certificate(*key)
         token = _bearer_token(request)
         if not token:
             return _NOBODY
@@ -54,6 +53,14 @@ class RequestAuthenticator:
         except BadToken as error:
             log.info("refused a bearer token from %s: %s", peer.address, error)
             raise unauthorized() from None
+
+    def _of_certificate(self, name: str, organizations: tuple[str, ...], digest: str) -> User:
+        extra = {CREDENTIAL: (f"X509SHA256={digest}",)} if digest else {}
+        user = User(name, (*organizations, AUTHENTICATED), extra=extra)
+        if len(self._by_certificate) >= REMEMBERED_CERTIFICATES:
+            self._by_certificate.clear()
+        self._by_certificate[name, organizations, digest] = user
+        return user
 
     def check_token(self, token: str, audiences: frozenset[str]) -> tuple[User, tuple[str, ...]]:
         """Return the token's user and which of the wanted audiences it is for. Raises BadToken."""

@@ -63,14 +63,20 @@ class KubeletDialer:
             )
         return pool
 
-    async def forward(self, request: Request, target: Target, path: str) -> Answer:
-        """Send the request on to `path` of a target and answer with what comes back, upgrades included."""
+    async def forward(self, request: Request, target: Target, path: str, *, checked: bool = False) -> Answer:
+        """Send the request on to `path` of a target and answer with what comes back, upgrades included.
+
+        `checked`: a refused GET is raised as ApiError, because its text is meant for the client of the API server.
+        """
         pool = self.pool(target)
         try:
             if "upgrade" in request.headers.get("connection", "").lower():
                 return await _forward_upgrade(request, pool, path)
             if request.method == "GET":
-                return _streamed(await pool.stream("GET", path, _headers(request), timeout_s=CONNECT_TIMEOUT_S * 3))
+                answer = await pool.stream("GET", path, _headers(request), timeout_s=CONNECT_TIMEOUT_S * 3)
+                if checked and answer.status >= 300:
+                    raise await _refusal(answer)
+                return _streamed(answer)
             whole = await pool.request(request.method, path, _headers(request), request.body)
             return Response(whole.status, whole.body, whole.headers.get("content-type", ""), _kept(whole.headers))
         except (OSError, TimeoutError) as error:
@@ -124,6 +130,16 @@ async def splice(one: Connection, other: Connection) -> None:
         one.close()
         other.close()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _refusal(answer: StreamedAnswer) -> ApiError:
+    try:
+        text = (await answer.read_all()).decode("utf-8", "replace").strip()
+    finally:
+        answer.close()
+    if answer.status == 400:
+        return bad_request(text)
+    return ApiError(answer.status, "NotFound", text) if answer.status == 404 else internal(text)
 
 
 def _streamed(answer: StreamedAnswer) -> Answer:

@@ -102,21 +102,22 @@ def _checked(make: Make, kind: Kind, context: WriteContext, strategic: JsonObjec
         if (result["apiVersion"], result["kind"]) != (kind.api_version, kind.kind):
             raise bad_request(f"a patch may not change apiVersion and kind ({kind.api_version}, {kind.kind})")
         decoded = kind.schema.decode(result)
-        quoted = orjson.dumps(result).decode() if strategic is None else format_go(strategic)
         if decoded.type_errors:
             detail = decoded.type_errors[0]
             if strategic is not None and "Go struct field" in detail:
                 detail = f"unrecognized type: {detail.rpartition(' ')[2]}"
-            raise invalid("", "", "", [_patch_cause(quoted, detail)])
+            raise invalid("", "", "", [_patch_cause(strategic, result, detail)])
         if decoded.unknown_fields and context.field_validation != "Ignore":
             problems = [f'unknown field "{path}"' for path in decoded.unknown_fields]
             if context.field_validation == "Strict":
-                raise invalid("", "", "", [_patch_cause(quoted, f"strict decoding error: {', '.join(problems)}")])
+                detail = f"strict decoding error: {', '.join(problems)}"
+                raise invalid("", "", "", [_patch_cause(strategic, result, detail)])
             context.warnings.extend(problem for problem in problems if problem not in context.warnings)
         return result
 
     return patched
 
 
-def _patch_cause(quoted: str, detail: str) -> Cause:
+def _patch_cause(strategic: JsonObject | None, result: JsonObject, detail: str) -> Cause:
+    quoted = orjson.dumps(result).decode() if strategic is None else format_go(strategic)
     return Cause("FieldValueInvalid", "patch", f"Invalid value: {go_quote(quoted)}: {detail}")

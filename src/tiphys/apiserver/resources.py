@@ -154,6 +154,8 @@ class Resources:
     async def _object(self, call: Call) -> Answer:
         info, kind = call.info, call.kind
         verb = info.verb
+        if kind.namespaced and info.name and not info.namespace:
+            raise path_not_found()
         if verb not in kind.verbs or (kind.namespaced and not info.namespace and verb not in ("list", "watch")):
             raise _not_served(kind, verb)
         namespace = info.namespace if kind.namespaced else ""

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import orjson
 
-from tiphys.apiserver.user import User, service_account_user
+from tiphys.apiserver.user import CREDENTIAL, User, service_account_user
 from tiphys.base.clock import Clock, Randomness
 from tiphys.base.errors import TiphysError
 
@@ -27,7 +27,6 @@ _POD_NAME = "authentication.kubernetes.io/pod-name"
 _POD_UID = "authentication.kubernetes.io/pod-uid"
 _NODE_NAME = "authentication.kubernetes.io/node-name"
 _NODE_UID = "authentication.kubernetes.io/node-uid"
-_CREDENTIAL = "authentication.kubernetes.io/credential-id"
 
 
 class BadToken(TiphysError):
@@ -60,7 +59,7 @@ class Claims:
         """Return the user that the token stands for."""
         extra: dict[str, tuple[str, ...]] = {}
         if self.token_id:
-            extra[_CREDENTIAL] = (f"JTI={self.token_id}",)
+            extra[CREDENTIAL] = (f"JTI={self.token_id}",)
         for bound in self.bound:
             if bound.kind == "Pod":
                 extra |= {_POD_NAME: (bound.name,), _POD_UID: (bound.uid,)}

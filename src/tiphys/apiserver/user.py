@@ -14,6 +14,8 @@ UNAUTHENTICATED = "system:unauthenticated"
 MASTERS = "system:masters"
 NODES = "system:nodes"
 SERVICE_ACCOUNT_PREFIX = "system:serviceaccount:"
+CREDENTIAL = "authentication.kubernetes.io/credential-id"
+"""Key of `extra` that tells by which certificate or token the user came."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import hashlib
 import logging
 import re
 from collections import deque
@@ -621,4 +622,7 @@ def _peer_of(transport: asyncio.Transport) -> Peer:
         for key, value in attributes:
             names.setdefault(key, []).append(value)
     common = names.get("commonName")
-    return Peer(text, common[-1] if common else None, tuple(names.get("organizationName", ())))
+    digest = hashlib.sha256(transport.get_extra_info("ssl_object").getpeercert(True)).hexdigest()
+    return Peer(
+        text, common[-1] if common else None, tuple(names.get("organizationName", ())), certificate_sha256=digest
+    )

@@ -25,6 +25,8 @@ class Peer:
     """Common name of the verified client certificate; None without one."""
     organizations: tuple[str, ...] = ()
     """Organizations of that certificate, in order: Kubernetes' groups."""
+    certificate_sha256: str = ""
+    """Hexadecimal digest of that certificate: the id of the credential."""
     trusted_user: tuple[str, tuple[str, ...]] | None = None
     """(user name, groups) asserted by the process itself: local clients only, never set from the network."""
 

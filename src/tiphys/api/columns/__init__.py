@@ -56,6 +56,7 @@ TABLES: Mapping[tuple[str, str], Table] = {
     ("apps", "ReplicaSet"): (workloads.REPLICASET_COLUMNS, workloads.replicaset_row),
     ("apps", "StatefulSet"): (workloads.STATEFULSET_COLUMNS, workloads.statefulset_row),
     ("autoscaling", "HorizontalPodAutoscaler"): (workloads.HPA_COLUMNS, workloads.hpa_row),
+    ("autoscaling", "Scale"): (workloads.SCALE_COLUMNS, workloads.scale_row),
     ("batch", "CronJob"): (workloads.CRONJOB_COLUMNS, workloads.cronjob_row),
     ("batch", "Job"): (workloads.JOB_COLUMNS, workloads.job_row),
     ("certificates.k8s.io", "CertificateSigningRequest"): (access.CSR_COLUMNS, access.csr_row),

@@ -255,6 +255,19 @@ def controllerrevision_row(obj: JsonObject, now_s: float) -> list[Any]:
     return [name(obj), controller, obj.get("revision", 0), age(obj, now_s)]
 
 
+SCALE_COLUMNS = columns("""
+    Name      | string/name | Name of the workload.
+    Desired   | integer     | How many replicas are wanted.
+    Available | integer     | How many replicas there are.
+    Age       |             | Time since creation.
+    """)
+
+
+def scale_row(obj: JsonObject, now_s: float) -> list[Any]:
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    return [name(obj), spec.get("replicas", 0), status.get("replicas", 0), age(obj, now_s)]
+
+
 HPA_COLUMNS = columns("""
     Name      | string/name | Name of the autoscaler.
     Reference |             | The object that is scaled.

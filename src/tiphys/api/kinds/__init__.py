@@ -84,12 +84,15 @@ def _kind(
 
 def _body(group: str, version: str, kind: str, definitions: Definitions) -> Kind:
     definition = definition_name(group, version, kind)
+    columns, row = TABLES.get((group, kind), NO_TABLE)
     return Kind(
         group=group,
         version=version,
         kind=kind,
         plural="",
         verbs=(),
+        columns=columns,
+        row=row,
         schema=LazySchema(definitions, definition),
         definition=definition,
         virtual=True,

@@ -50,7 +50,8 @@ def kubelet_handlers(dialer: KubeletDialer | None) -> Mapping[tuple[str, str], S
         node = _node(call, pod)
         if node is None:
             return Response(200, b"", "text/plain")
-        return await dial().forward(call.request, dial().kubelet(node), _path("containerLogs", pod, container, query))
+        path = _path("containerLogs", pod, container, query)
+        return await dial().forward(call.request, dial().kubelet(node), path, checked=True)
 
     async def stream(call: Call) -> Answer:
         pod, request = require(call, call.info.namespace), call.request

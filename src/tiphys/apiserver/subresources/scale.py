@@ -77,7 +77,7 @@ async def handle_scale(call: Call) -> Answer:
         cached = call.registry.cache.resource(kind.storage_prefix()).get(namespace, call.info.name)
         assert cached is not None
         scale = scale_of(kind, orjson.loads(cached.body), str(cached.revision))
-        return Response(200, orjson.dumps(scale))
+        return call.reads.render_object(_scale_kind(call), scale, call.request)
     if call.info.verb not in ("update", "patch"):
         raise method_not_allowed()
     context = call.context("scale")
@@ -86,11 +86,16 @@ async def handle_scale(call: Call) -> Answer:
     return Response(200, orjson.dumps(scale_of(kind, written.obj, revision)), headers=warning_headers(context.warnings))
 
 
+def _scale_kind(call: Call) -> Kind:
+    kind = call.registry.kinds.by_kind("autoscaling", "v1", "Scale")
+    assert kind is not None
+    return kind
+
+
 async def _write(call: Call, kind: Kind, namespace: str, context: WriteContext) -> Written:
     sent: JsonObject | None = None
     change = None
-    scale_kind = call.registry.kinds.by_kind("autoscaling", "v1", "Scale")
-    assert scale_kind is not None
+    scale_kind = _scale_kind(call)
     if call.info.verb == "update":
         sent = parse_body(call.request)
         if not isinstance(sent, dict):
