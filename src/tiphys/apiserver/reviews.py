@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tiphys.api.kind import JsonObject
+from tiphys.api.kind import Context, JsonObject
 from tiphys.apiserver.authentication import RequestAuthenticator
 from tiphys.apiserver.pipeline import Authorizer
 from tiphys.apiserver.rbac import RbacAuthorizer
@@ -16,7 +16,7 @@ from tiphys.apiserver.requestinfo import RequestInfo
 from tiphys.apiserver.resources import Call, SubresourceHandler
 from tiphys.apiserver.tokens import BadToken
 from tiphys.apiserver.user import User
-from tiphys.base.errors import bad_request
+from tiphys.base.errors import bad_request, invalid
 from tiphys.wire.message import Answer, Response
 
 
@@ -34,14 +34,6 @@ def review_handlers(
             spec.get("uid") or "",
             {key: tuple(values) for key, values in (spec.get("extra") or {}).items()},
         )
-        if not user.name and not user.groups:
-            raise bad_request('spec.user: Invalid value: "": at least one of user or group must be specified')
-        namespace = call.info.namespace
-        asked = (spec.get("resourceAttributes") or {}).get("namespace")
-        if call.kind.plural == "localsubjectaccessreviews" and asked != namespace:
-            raise bad_request(
-                f"spec.resourceAttributes.namespace: Invalid value: {asked!r}: must match metadata.namespace"
-            )
         return _answer(call, review, _decide(authorizer, user, spec))
 
     async def self_subject_access(call: Call) -> Answer:
@@ -65,8 +57,6 @@ def review_handlers(
     async def token_review(call: Call) -> Answer:
         review = _review(call)
         spec = review.get("spec") or {}
-        if not spec.get("token"):
-            raise bad_request("token is required for TokenReview in authentication")
         wanted = frozenset(spec.get("audiences") or audiences)
         try:
             user, matched = authenticator.check_token(spec["token"], wanted)
@@ -97,7 +87,14 @@ def user_info(user: User) -> JsonObject:
 
 
 def _review(call: Call) -> JsonObject:
-    return call.body(call.kind, call.context())
+    kind, context = call.kind, call.context()
+    review = call.body(kind, context)
+    if kind.namespaced:
+        review.setdefault("metadata", {}).setdefault("namespace", call.info.namespace)
+    causes = kind.strategy.validate(review, Context(call.user.name, call.registry.now()))
+    if causes:
+        raise invalid(kind.group, kind.kind, "", causes)
+    return review
 
 
 def _answer(call: Call, review: JsonObject, status: JsonObject) -> Response:
@@ -109,11 +106,6 @@ def _answer(call: Call, review: JsonObject, status: JsonObject) -> Response:
 
 def _decide(authorizer: Authorizer, user: User, spec: Mapping[str, Any]) -> JsonObject:
     resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
-    if (resource is None) == (path is None):
-        raise bad_request(
-            "spec.resourceAttributes: Invalid value: exactly one of nonResourceAttributes or resourceAttributes "
-            "must be specified"
-        )
     if resource is not None:
         info = RequestInfo(
             True,

@@ -14,7 +14,6 @@ import orjson
 
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.api.selectors import selector_of
-from tiphys.apiserver.body import parse_body
 from tiphys.apiserver.deletion import DeleteOptions, parse_delete_options
 from tiphys.apiserver.registry import Combine
 from tiphys.apiserver.resources import Call, require, take_everything
@@ -72,10 +71,9 @@ async def handle_binding(call: Call) -> Answer:
 
 
 def _binding_of(call: Call) -> JsonObject:
-    binding = parse_body(call.request)
-    if not isinstance(binding, dict):
-        raise bad_request("the body must be a Binding")
-    return binding
+    kind = call.registry.kinds.by_kind("", "v1", "Binding")
+    assert kind is not None
+    return call.body(kind, call.context())
 
 
 def _refusal(pod: JsonObject, uid: str, node: str) -> str:
@@ -95,9 +93,9 @@ async def handle_eviction(call: Call) -> Answer:
     """Answer POST pods/<name>/eviction."""
     if call.info.verb != "create":
         raise method_not_allowed()
-    eviction = parse_body(call.request)
-    if not isinstance(eviction, dict):
-        raise bad_request("the body must be an Eviction")
+    kind = call.registry.kinds.by_kind("policy", "v1", "Eviction")
+    assert kind is not None
+    eviction = call.body(kind, call.context())
     named = (eviction.get("metadata") or {}).get("name")
     if named and named != call.info.name:
         raise bad_request("name in URL does not match name in Eviction object")

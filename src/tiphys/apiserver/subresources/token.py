@@ -9,7 +9,6 @@ from typing import Any
 
 import orjson
 
-from tiphys.apiserver.body import parse_body
 from tiphys.apiserver.resources import Call, SubresourceHandler, require
 from tiphys.apiserver.tokens import Bound, Tokens
 from tiphys.base.clock import format_time
@@ -28,9 +27,9 @@ def token_handler(tokens: Tokens, audiences: tuple[str, ...]) -> SubresourceHand
     async def handle(call: Call) -> Answer:
         if call.info.verb != "create":
             raise method_not_allowed()
-        body = parse_body(call.request)
-        if not isinstance(body, dict):
-            raise bad_request("the body must be a TokenRequest")
+        kind = call.registry.kinds.by_kind("authentication.k8s.io", "v1", "TokenRequest")
+        assert kind is not None
+        body = call.body(kind, call.context())
         spec: dict[str, Any] = body.get("spec") or {}
         lifetime_s = DEFAULT_S if spec.get("expirationSeconds") is None else spec["expirationSeconds"]
         _check_lifetime(lifetime_s, call.info.name)
