@@ -1,30 +1,27 @@
 """The node authorizer: a kubelet may read only what its own pods need, and write only about itself.
 
-Which Secrets, ConfigMaps and claims a node may get follows from the pods bound to it, read from the watch cache; the
-references of a pod are worked out once for each of its revisions.
+Which Secrets, ConfigMaps and claims a node may get follows from the pods bound to it (nodepods.py).
 
 Spec: Kubernetes documentation, "Using Node Authorization"; admission controllers, "NodeRestriction".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
-import orjson
-
-from tiphys.api.kind import JsonObject, Kind
+from tiphys.api.kind import Kind
 from tiphys.apiserver.bootstrap_roles import CLUSTER_ROLES, parse_rule_line
 from tiphys.apiserver.cache import WatchCache
+from tiphys.apiserver.nodepods import NodePods, pod_references
 from tiphys.apiserver.pipeline import Authorizer, Decision
 from tiphys.apiserver.rbac import ALLOWED, DENIED, Rule, parse_rule
 from tiphys.apiserver.requestinfo import RequestInfo
 from tiphys.apiserver.user import NODES, User
 
+__all__ = ["NODE_PREFIX", "AuthorizerChain", "NodeAuthorizer", "pod_references"]
+
 NODE_PREFIX = "system:node:"
 _BY_REFERENCE = frozenset({"secrets", "configmaps", "persistentvolumeclaims"})
-Reference = tuple[str, str, str]
-"""(resource, namespace, name)."""
 
 
 class AuthorizerChain:
@@ -47,14 +44,10 @@ class NodeAuthorizer:
     """See the module's docstring. `kind_of(plural)` returns a Kind of the core group."""
 
     def __init__(self, cache: WatchCache, kind_of: Callable[[str], Kind]) -> None:
-        self._pods = cache.resource(kind_of("pods").storage_prefix())
-        self._pods_kind = kind_of("pods")
+        self._pods = NodePods(cache.resource(kind_of("pods").storage_prefix()))
         self._rules: tuple[Rule, ...] = tuple(
             parse_rule(parse_rule_line(line)) for line in CLUSTER_ROLES["system:node"]
         )
-        self._references: dict[str, tuple[int, str, frozenset[Reference]]] = {}
-        self._allowed: dict[str, set[Reference]] = {}
-        self._version = -1
 
     def authorize(self, user: User, info: RequestInfo) -> Decision:
         if NODES not in user.groups or not user.name.startswith(NODE_PREFIX):
@@ -77,60 +70,6 @@ class NodeAuthorizer:
             if info.verb in ("list", "watch"):
                 return Decision(False, f"can only read {info.resource} by name, with a metadata.name field selector")
             return DENIED
-        self._refresh()
-        if (info.resource, info.namespace, info.name) in self._allowed.get(node, ()):
+        if self._pods.refer(node, (info.resource, info.namespace, info.name)):
             return ALLOWED
         return Decision(False, f"no relationship found between node '{node}' and this object")
-
-    def _refresh(self) -> None:
-        if self._version == self._pods.changed_at:
-            return
-        self._version = self._pods.changed_at
-        references, allowed = {}, dict[str, set[Reference]]()
-        for pod in self._pods.objects():
-            known = self._references.get(pod.key)
-            if known is None or known[0] != pod.revision:
-                obj = orjson.loads(pod.body)
-                node = obj["spec"].get("nodeName") or ""
-                known = (pod.revision, node, frozenset(pod_references(obj)) if node else frozenset())
-            references[pod.key] = known
-            if known[1]:
-                allowed.setdefault(known[1], set()).update(known[2])
-        self._references, self._allowed = references, allowed
-
-
-def pod_references(pod: JsonObject) -> Iterator[Reference]:
-    """Yield the Secrets, ConfigMaps, claims and the service account that a pod's node must read for it."""
-    namespace, spec = pod["metadata"].get("namespace", ""), pod["spec"]
-    if spec.get("serviceAccountName"):
-        yield ("serviceaccounts", namespace, spec["serviceAccountName"])
-    for secret in spec.get("imagePullSecrets") or ():
-        yield ("secrets", namespace, secret.get("name", ""))
-    for volume in spec.get("volumes") or ():
-        yield from _volume_references(namespace, volume)
-        for source in (volume.get("projected") or {}).get("sources") or ():
-            yield from _volume_references(namespace, source)
-    for key in ("containers", "initContainers", "ephemeralContainers"):
-        for container in spec.get(key) or ():
-            for source in container.get("envFrom") or ():
-                yield from _env_references(namespace, source, "configMapRef", "secretRef")
-            for variable in container.get("env") or ():
-                yield from _env_references(
-                    namespace, variable.get("valueFrom") or {}, "configMapKeyRef", "secretKeyRef"
-                )
-
-
-def _volume_references(namespace: str, volume: dict[str, Any]) -> Iterator[Reference]:
-    if volume.get("configMap"):
-        yield ("configmaps", namespace, volume["configMap"].get("name", ""))
-    if volume.get("secret"):
-        yield ("secrets", namespace, volume["secret"].get("secretName") or volume["secret"].get("name", ""))
-    if volume.get("persistentVolumeClaim"):
-        yield ("persistentvolumeclaims", namespace, volume["persistentVolumeClaim"].get("claimName", ""))
-
-
-def _env_references(namespace: str, source: dict[str, Any], config_map: str, secret: str) -> Iterator[Reference]:
-    if source.get(config_map):
-        yield ("configmaps", namespace, source[config_map].get("name", ""))
-    if source.get(secret):
-        yield ("secrets", namespace, source[secret].get("name", ""))
