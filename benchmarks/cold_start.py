@@ -58,7 +58,10 @@ def run(name: str, real: bool) -> dict[str, float]:
         up = subprocess.Popen([*tiphys, "up", "--name", name, *kind], env=environment, stdout=subprocess.DEVNULL)
         try:
             root = Path(directory) / "home" / name
-            wait_for(lambda: (root / "pki" / "admin.crt").exists() and (root / "cluster.json").exists())
+            needed = (root / "cluster.json", root / "pki" / "admin.crt", root / "pki" / "admin.key")
+            wait_for(lambda: up.poll() is not None or all(path.exists() for path in needed))
+            if up.poll():
+                raise SystemExit("tiphys up failed")
             config = json.loads((root / "cluster.json").read_text())
             context = ssl._create_unverified_context()
             context.load_cert_chain(root / "pki" / "admin.crt", root / "pki" / "admin.key")

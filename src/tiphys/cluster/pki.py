@@ -50,6 +50,13 @@ def node_names(config: ClusterConfig) -> list[str]:
     return [f"{config.node_name}-{i}" for i in range(config.nodes)]
 
 
+def is_complete(config: ClusterConfig) -> bool:
+    """Return whether every file that `ensure_pki` makes is there."""
+    pki = Pki(Files.of(config.name).pki)
+    names = ["ca", "apiserver", *CLIENTS, *(f"kubelet-{node}" for node in node_names(config))]
+    return pki.signing_key.exists() and all(path.exists() for name in names for path in pki.pair(name))
+
+
 def ensure_pki(config: ClusterConfig) -> Pki:
     """Make what is absent and return the paths. A cluster keeps its authority for life."""
     pki = Pki(Files.of(config.name).pki)
