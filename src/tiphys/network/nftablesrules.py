@@ -95,14 +95,18 @@ def plan_elements(port: ServicePort) -> Needs:
 
     # outside traffic that finds no endpoint on this node is for another node: it is dropped, not refused
     none = "drop" if local_only and inside else "goto refuse"
-    for address in port.external_ips:
+    for address in _ipv4(port.external_ips):
         prefix = f"{address} . {proto} . {port.port}"
         add(prefix, outside, at_node=False, hidden=not local_only, none=none)
-    for address in port.cluster_ips:
+    for address in _ipv4(port.cluster_ips):
         add(f"{address} . {proto} . {port.port}", inside, at_node=False, hidden=False, none="goto refuse")
     if port.node_port:
         add(f"{proto} . {port.node_port}", outside, at_node=True, hidden=not local_only, none=none)
     return Needs(elements, frozenset(chains))
+
+
+def _ipv4(addresses: tuple[str, ...]) -> list[str]:
+    return [address for address in addresses if ":" not in address]
 
 
 def keep_slots(held: tuple[Endpoint, ...], wanted: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
