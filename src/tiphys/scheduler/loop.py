@@ -28,7 +28,7 @@ from tiphys.client.events import EventRecorder
 from tiphys.client.reflector import object_key
 from tiphys.scheduler import effects
 from tiphys.scheduler.plan import VOLUMES_HELP, Plan, plan_pod
-from tiphys.scheduler.preemption import TERMINATING, Budget, Preemption, plan_preemption
+from tiphys.scheduler.preemption import TERMINATING, Budget, Preemption, full_message, plan_preemption
 from tiphys.scheduler.queue import Happening, SchedulingQueue, Waiting
 from tiphys.scheduler.run import SchedulerDeps, Watched
 from tiphys.scheduler.state import ClusterState, PodInfo, info_of, is_finished
@@ -221,12 +221,10 @@ class Scheduler:
     async def _decline(self, info: PodInfo, plan: Plan) -> None:
         """Say why there is no node, and make room if the pod is important enough."""
         nominated = info.pod.status.nominated_node_name
-        preemption = Preemption(None)
-        if self.state.table.count:
-            preemption = plan_preemption(
-                info, self.state, plan.candidates, self._budgets(), nominated, self._deps.randomness
-            )
-        message = f"{plan.message} preemption: {preemption.message}" if preemption.message else plan.message
+        preemption = plan_preemption(
+            info, self.state, plan.candidates, self._budgets(), nominated, self._deps.randomness
+        )
+        message = full_message(plan, preemption)
         helped_by = plan.helped_by
         if preemption.node is not None:
             self.state.nominated[info.key] = replace(info, node_name=preemption.node)

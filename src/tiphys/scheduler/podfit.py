@@ -208,7 +208,7 @@ def spread_scores(info: PodInfo, state: ClusterState, rows: Rows) -> Ints | None
         if spread.topology_key == HOSTNAME:
             kinds, counts = len(rows) - int(np.count_nonzero(ignored)), values[rows]
         else:
-            kinds = len(np.unique(here[(here >= 0) & ~ignored]))
+            kinds = int(np.count_nonzero(np.bincount(here[(here >= 0) & ~ignored])))
             if not kinds:
                 continue
             counts = sum_domains(domains, size, values, counted_rows(spread, profile, state) & labelled)[rows]

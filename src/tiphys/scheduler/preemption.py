@@ -20,7 +20,7 @@ import numpy as np
 
 from tiphys.api.selectors import LabelSelector
 from tiphys.base.clock import Randomness, parse_time
-from tiphys.scheduler.plan import feasible_rows, format_reasons
+from tiphys.scheduler.plan import Plan, feasible_rows, format_reasons
 from tiphys.scheduler.state import ClusterState, PodInfo
 
 TRIED_AT_LEAST = 100
@@ -73,6 +73,8 @@ def plan_preemption(
     randomness: Randomness,
 ) -> Preemption:
     """Return whom to evict for a pod that has no node. `nominated` is the node cleared for it before, or ""."""
+    if not state.table.count:
+        return Preemption(None)
     if info.pod.spec.preemption_policy == "Never":
         return Preemption(None, message=NEVER)
     if _is_being_cleared(info, state, nominated):
@@ -85,6 +87,11 @@ def plan_preemption(
         )
     best = min(options, key=_Option.cost)
     return Preemption(state.table.name(best.row), best.victims)
+
+
+def full_message(plan: Plan, preemption: Preemption) -> str:
+    """Return the sentence for the event and the condition."""
+    return f"{plan.message} preemption: {preemption.message}" if preemption.message else plan.message
 
 
 def _is_being_cleared(info: PodInfo, state: ClusterState, nominated: str) -> bool:

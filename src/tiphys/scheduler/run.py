@@ -1,7 +1,7 @@
 """Runs the scheduler: watches, then the loop of decisions.
 
-This file imports no numpy: it takes 0.1-0.2 s, so it is loaded in a thread while the first lists come in, and the
-process is ready before. Cancellation stops at once: bindings that were sent are done or not, and the next start sees
+This file imports no numpy, which takes 0.1-0.2 s and 15 MiB: it is loaded in a thread as soon as there is a node or a pod,
+so that it delays neither the process nor its neighbours (docs/decisions/scheduler.md). Cancellation stops at once: bindings that were sent are done or not, and the next start sees
 which.
 """
 
@@ -78,6 +78,18 @@ def watch_all(client: Client, randomness: Randomness) -> Watched:
     )
 
 
+async def _anything(watched: Watched) -> None:
+    """Wait until there is a node or a pod."""
+    there = asyncio.Event()
+
+    def note(old: object, new: object) -> None:
+        there.set()
+
+    watched.nodes.on_change(note)
+    watched.pods.on_change(note)
+    await there.wait()
+
+
 async def run_scheduler(deps: SchedulerDeps) -> None:
     """Place pods until cancelled."""
     watched = watch_all(deps.client, deps.randomness)
@@ -86,6 +98,7 @@ async def run_scheduler(deps: SchedulerDeps) -> None:
         for reflector in watched.all:
             group.create_task(reflector.run(), name=f"scheduler-watch-{reflector.resource.plural}")
         group.create_task(recorder.run(), name="scheduler-events")
+        await _anything(watched)
         module = await asyncio.to_thread(importlib.import_module, "tiphys.scheduler.loop")
         for reflector in watched.all:
             await reflector.synced()
