@@ -8,6 +8,7 @@ Spec: Kubernetes API concepts, "Field validation"; API conventions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from tiphys.apiserver.yamlbody import BadYaml, load_yaml
 from tiphys.base.errors import ApiError, Cause, bad_request, invalid, unsupported_media_type
 from tiphys.wire.message import Request
 
-_UNUSUAL_NAMES = (b'" :', b'"\t:', b'"\n:', b'"\r:', b"\\u0022", b"\\u003a", b"\\u003A")
+_UNUSUAL_NAMES = re.compile(rb'"[ \t\r\n]+:|\\u00(?:22|3[aA])')
 """Spellings of a name's end that its counting does not see."""
 YAML_TYPES = frozenset({"application/yaml", "application/apply-patch+yaml"})
 _WRITE_TYPES = ("application/json", "application/yaml", PROTOBUF)
@@ -30,6 +31,8 @@ OBJECT_LIMIT_BYTES = 1_572_864
 SUMMARY_BYTES = 30
 """How much of a body that cannot be read an error shows."""
 FIELD_MANAGER_LIMIT = 128
+STRICT_PROBLEMS = 100
+"""How many unknown and duplicate fields of one body are told."""
 
 
 def media_type(request: Request) -> str:
@@ -151,8 +154,8 @@ def decode_object(obj: JsonObject, kind: Kind, field_validation: str, raw: bytes
         )
     if field_validation == "Ignore":
         return
-    problems = [f'unknown field "{path}"' for path in result.unknown_fields]
-    problems += [f'duplicate field "{path}"' for path in duplicates]
+    problems = [f'unknown field "{path}"' for path in result.unknown_fields[:STRICT_PROBLEMS]]
+    problems += [f'duplicate field "{path}"' for path in duplicates[: STRICT_PROBLEMS - len(problems)]]
     report_fields(problems, kind, field_validation, warnings)
 
 
@@ -162,7 +165,7 @@ def _may_repeat_fields(raw: bytes, obj: JsonObject) -> bool:
     The parsed object has each field once, so written again it shows fewer names than the text if one was repeated.
     Names are counted by the quote and colon behind them, unless the text writes some in an unusual way.
     """
-    if any(unusual in raw for unusual in _UNUSUAL_NAMES):
+    if _UNUSUAL_NAMES.search(raw) is not None:
         return True
     return raw.count(b'":') != orjson.dumps(obj).count(b'":')
 

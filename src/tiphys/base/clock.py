@@ -8,12 +8,15 @@ a virtual-time event loop moves it; `LoopClock` tells the time of such a loop.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
+from functools import lru_cache
 from typing import Protocol
 
 # Kubernetes draws generated suffixes from letters and digits that form no words and look unlike each other.
 SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+ENTROPY_BLOCK_BYTES = 4096
 
 
 class Clock(Protocol):
@@ -64,15 +67,58 @@ class ManualClock:
         return self.current_s
 
 
+class _Entropy(random.SystemRandom):
+    """The machine's entropy, fetched a block at a time: a system call costs more than a uid. A child of fork drops the
+    block, so that it never draws what its parent draws."""
+
+    def __init__(self) -> None:
+        self._block = b""
+        self._at = self._generation = 0
+        super().__init__()
+
+    def random(self) -> float:
+        return (int.from_bytes(self._take(7)) >> 3) * 2.0**-53
+
+    def getrandbits(self, k: int, /) -> int:
+        size = (k + 7) // 8
+        return int.from_bytes(self._take(size)) >> (size * 8 - k)
+
+    def _take(self, size: int) -> bytes:
+        start = self._at
+        self._at += size
+        if self._at > len(self._block) or self._generation != _generation:
+            self._block, self._generation = os.urandom(max(ENTROPY_BLOCK_BYTES, size)), _generation
+            start, self._at = 0, size
+        return self._block[start : self._at]
+
+
+_generation = 0
+"""How many forks lie between this process and the first one."""
+
+
+def _forked() -> None:
+    global _generation
+    _generation += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 class Randomness:
     """Names, uids and jitter from one seedable source. `seed` None means the machine's entropy."""
 
     def __init__(self, seed: int | None = None) -> None:
-        self._random: random.Random = random.SystemRandom() if seed is None else random.Random(seed)
+        self._random: random.Random = _Entropy() if seed is None else random.Random(seed)
 
     def suffix(self, length: int = 5) -> str:
         """Return a suffix for generateName and for pods of a controller."""
-        return "".join(self._random.choices(SUFFIX_ALPHABET, k=length))
+        if not isinstance(self._random, _Entropy):
+            return "".join(self._random.choices(SUFFIX_ALPHABET, k=length))
+        drawn, letters = self._random.getrandbits(64 + 5 * length), []
+        for _ in range(length):
+            drawn, letter = divmod(drawn, len(SUFFIX_ALPHABET))
+            letters.append(SUFFIX_ALPHABET[letter])
+        return "".join(letters)
 
     def uid(self) -> str:
         """Return a random (version 4) UUID as text."""
@@ -92,6 +138,11 @@ class Randomness:
 
 def format_time(unix_s: float) -> str:
     """Return `metav1.Time` text: RFC 3339 in UTC with whole seconds."""
+    return _format_second(int(unix_s // 1))
+
+
+@lru_cache(maxsize=256)
+def _format_second(unix_s: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix_s))
 
 
