@@ -64,6 +64,17 @@ class OpenApi:
         self._groups: dict[str, tuple[list[Kind], _Entry]] = {}
         """Documents of group versions with the kinds that they were made of: a change elsewhere leaves them alone."""
 
+    def is_at_hand(self, request: Request) -> bool:
+        """Tell whether `answer` need not make a document: that takes up to 0.1 s, which belongs into a thread."""
+        path = request.path.strip("/")
+        if path.startswith("openapi/v3/"):
+            group_path = path.removeprefix("openapi/v3/")
+            group, version = _parse_group_path(group_path)
+            return version is None or self._known_group(group_path, self._sorted_of(group, version)) is not None
+        if self._revision != self._kinds.revision or path not in self._entries:
+            return False
+        return "protobuf" not in request.headers.get("accept", "") or "openapi/v2.pb" in self._entries
+
     def answer(self, request: Request) -> Response:
         """Return the document at the request's path. Raises ApiError: 404 for unknown paths, 405 for other methods."""
         if request.method not in ("GET", "HEAD"):
@@ -110,16 +121,25 @@ class OpenApi:
         return entry
 
     def _group_entry(self, path: str, group: str, version: str) -> _Entry:
-        kinds = sorted(self._of(group, version), key=lambda kind: kind.plural)
-        made_of, entry = self._groups.get(path, ([], None))
-        if entry is None or len(made_of) != len(kinds) or any(a is not b for a, b in zip(made_of, kinds, strict=True)):
+        kinds = self._sorted_of(group, version)
+        entry = self._known_group(path, kinds)
+        if entry is None:
             body = orjson.dumps(self._group_document(kinds))
             entry = _Entry(body, hashlib.sha256(body).hexdigest().upper())
             self._groups[path] = (kinds, entry)
         return entry
 
+    def _known_group(self, path: str, kinds: list[Kind]) -> _Entry | None:
+        made_of, entry = self._groups.get(path, ([], None))
+        if len(made_of) != len(kinds) or any(a is not b for a, b in zip(made_of, kinds, strict=True)):
+            return None
+        return entry
+
     def _of(self, group: str, version: str) -> list[Kind]:
         return [kind for kind in self._kinds.all() if (kind.group, kind.version) == (group, version)]
+
+    def _sorted_of(self, group: str, version: str) -> list[Kind]:
+        return sorted(self._of(group, version), key=lambda kind: kind.plural)
 
     def _index(self) -> Document:
         """Return the index: a link to the document of every group version, with the hash of its contents."""

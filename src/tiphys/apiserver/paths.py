@@ -5,6 +5,7 @@ Spec: Kubernetes documentation, "Kubernetes API health endpoints", "Service acco
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 import orjson
@@ -37,8 +38,13 @@ def server_paths(
     async def discover(request: Request, user: User) -> Answer:
         return discovery.answer(request)
 
+    making = asyncio.Lock()
+
     async def describe(request: Request, user: User) -> Answer:
-        return openapi.answer(request)
+        if openapi.is_at_hand(request):
+            return openapi.answer(request)
+        async with making:  # one thread makes what several ask for at once
+            return await asyncio.to_thread(openapi.answer, request)
 
     async def health(request: Request, user: User) -> Answer:
         return _health(request, checks)
