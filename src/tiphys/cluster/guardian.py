@@ -62,7 +62,6 @@ def fork_guardian(children: Sequence[Child], run: Path, logs: Path, keep: Sequen
     `progress` is the pipe on which the caller hears how far it is; `keep` are further file descriptors that the
     children need. No thread may run in this process.
     """
-    gc.collect()
     gc.freeze()  # what is loaded now stays untouched, so its pages stay shared
     reader, writer = os.pipe()
     pid = os.fork()
@@ -158,6 +157,7 @@ class _Guardian:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             _log_to(self._logs / f"{running.child.name}.log")
             _name_process(self._libc, running.child.name)
+            gc.enable()
             running.child.main()
             status = 0
         except SystemExit as stop:

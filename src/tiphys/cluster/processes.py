@@ -116,9 +116,10 @@ async def run_controllers_process(config: ClusterConfig, pki: Pki, notify: Notif
                 pod_cidr=config.pod_cidr,
             )
             group.create_task(run_controllers(deps), name="controllers")
-            group.create_task(run_scheduler(SchedulerDeps(scheduler, clock, randomness)), name="scheduler")
+            # no pod can be made before; and what the scheduler imports would keep the controllers waiting
             await wait_for_default_account(controllers)
             notify("controllers")
+            group.create_task(run_scheduler(SchedulerDeps(scheduler, clock, randomness)), name="scheduler")
     finally:
         await controllers.close()
         await scheduler.close()

@@ -7,6 +7,7 @@ that they choose different ports and networks.
 
 from __future__ import annotations
 
+import gc
 import os
 import selectors
 import socket
@@ -153,7 +154,11 @@ def _other_configs() -> list[ClusterConfig]:
 
 
 def start_cluster(wishes: Wishes) -> Started:
-    """Start the cluster, or find it running. Raises CannotStart with the reason, OSError for files."""
+    """Start the cluster, or find it running. Raises CannotStart with the reason, OSError for files.
+
+    Garbage collection is off from here on: this process ends soon, and its children turn it on again.
+    """
+    gc.disable()
     lock = lock_machine()
     try:
         started = _start(wishes, lock)
