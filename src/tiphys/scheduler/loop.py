@@ -220,7 +220,8 @@ class Scheduler:
 
     async def _decline(self, info: PodInfo, plan: Plan) -> None:
         """Say why there is no node, and make room if the pod is important enough."""
-        nominated = info.pod.status.nominated_node_name
+        known = self.state.nominated.get(info.key)
+        nominated = known.node_name if known is not None else info.pod.status.nominated_node_name
         preemption = plan_preemption(
             info, self.state, plan.candidates, self._budgets(), nominated, self._deps.randomness
         )
@@ -229,6 +230,7 @@ class Scheduler:
         if preemption.node is not None:
             self.state.nominated[info.key] = replace(info, node_name=preemption.node)
             helped_by |= {Happening.POD_GONE}
+            self.state.evicting |= {victim.uid for victim in preemption.victims}
         elif preemption.message != TERMINATING:
             self.state.nominated.pop(info.key, None)
             preemption = replace(preemption, node="")
@@ -268,7 +270,7 @@ class Scheduler:
 
     def _binding_failed(self, info: PodInfo, node_name: str, error: ApiError | OSError) -> None:
         """Take the assumption back. The pod is tried again if it still waits; it may be gone, or bound after all."""
-        self.state.forget(info.key)
+        self.state.forget(info.key, info.uid)
         self._happened(Happening.POD_GONE)
         current = self._watched.pods.get(info.key)
         if current is None or current.metadata.uid != info.uid or current.spec.node_name:
@@ -300,5 +302,6 @@ class Scheduler:
                 text = f"Preempted by pod {info.uid} on node {preemption.node}"
                 self._recorder.record(victim.pod, "Normal", "Preempted", text)
         except (ApiError, OSError) as error:
+            self.state.evicting -= {victim.uid for victim in preemption.victims}
             if not isinstance(error, ApiError) or error.code != 404:
                 log.warning("pod %s: its status or room for it could not be made: %s", info.key, error)

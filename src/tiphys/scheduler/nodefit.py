@@ -121,7 +121,10 @@ _ORDER = {"cpu": 0, "memory": 1, "ephemeral-storage": 2}
 
 
 def _resource_scores(table: NodeTable, requests: Requests, rows: Rows) -> Any:
-    """LeastAllocated and BalancedAllocation together, 0 to 200."""
+    """LeastAllocated (0 to 100) and BalancedAllocation together.
+
+    The latter asks, as since 1.36, how the pod changes the balance of a node: from 50 (spoils it) to 100 (mends it).
+    """
     offered = table.offered[:2, rows]
     there = offered > 0
     divisor = np.maximum(offered, 1)
@@ -131,10 +134,16 @@ def _resource_scores(table: NodeTable, requests: Requests, rows: Rows) -> Any:
     if requests.best_effort:
         return least
     amounts = dict(requests.amounts)
-    taken = table.used[:2, rows] + np.array([[amounts.get("cpu", 0)], [amounts.get("memory", 0)]])
-    parts = np.minimum(taken / divisor, 1.0)
-    spread = np.where(there.all(axis=0), np.abs(parts[0] - parts[1]) / 2, 0.0)
-    return least + ((1 - spread) * MAX_SCORE).astype(np.int64)
+    taken = table.used[:2, rows]
+    added = np.array([[amounts.get("cpu", 0)], [amounts.get("memory", 0)]])
+    improvement = _imbalance(taken, divisor, there) - _imbalance(taken + added, divisor, there)
+    return least + ((0.75 + improvement / 2) * MAX_SCORE).astype(np.int64)
+
+
+def _imbalance(taken: Ints, offered: Ints, there: Bools) -> Any:
+    """Return the standard deviation of the used parts of cpu and memory, 0 to 0.5."""
+    parts = np.minimum(taken / offered, 1.0)
+    return np.where(there.all(axis=0), np.abs(parts[0] - parts[1]) / 2, 0.0)
 
 
 def resource_scores(state: ClusterState, requests: Requests) -> Ints:

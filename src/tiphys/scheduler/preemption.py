@@ -96,7 +96,9 @@ def full_message(plan: Plan, preemption: Preemption) -> str:
 
 def _is_being_cleared(info: PodInfo, state: ClusterState, nominated: str) -> bool:
     row = state.table.rows.get(nominated)
-    return row is not None and any(p.terminating and p.priority < info.priority for p in state.pods_on(row).values())
+    return row is not None and any(
+        p.priority < info.priority and (p.terminating or p.uid in state.evicting) for p in state.pods_on(row).values()
+    )
 
 
 def _options(

@@ -102,6 +102,8 @@ class ClusterState:
         self.counts = PodCounts(self.table.capacity, self._labels_of, self._placed_in)
         self.workloads = Workloads()
         self.images = ImageTable()
+        self.evicting: set[str] = set()
+        """Uids of victims whose deletion was decided and is not seen yet."""
         self.claims: dict[str, PersistentVolumeClaim] = {}
         self.volumes: dict[str, PersistentVolume] = {}
         self.classes: dict[str, StorageClass] = {}
@@ -175,6 +177,7 @@ class ClusterState:
         info = self.pods.pop(key, None)
         if info is None:
             return
+        self.evicting.discard(info.uid)
         row = self.table.rows.get(info.node_name)
         if row is None:
             homeless = self._homeless.get(info.node_name, {})
@@ -192,9 +195,9 @@ class ClusterState:
         self._add(replace(info, node_name=node_name))
         self.assumed.add(info.key)
 
-    def forget(self, key: str) -> None:
-        """Take an assumed pod back. A pod that was seen on its node meanwhile stays."""
-        if key in self.assumed:
+    def forget(self, key: str, uid: str) -> None:
+        """Take an assumed pod back. One that was seen on its node meanwhile stays, and so does another of its name."""
+        if key in self.assumed and self.pods[key].uid == uid:
             self.remove_pod(key)
 
     def holds(self, info: PodInfo) -> bool:

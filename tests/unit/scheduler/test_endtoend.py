@@ -129,3 +129,56 @@ async def test_a_more_important_pod_takes_the_place_of_a_lesser_one(cluster: Clu
     event = await cluster.until(resources.EVENTS, "low.", lambda e: e["reason"] == "Preempted")
     assert event["message"] == f"Preempted by pod {nominated['metadata']['uid']} on node only"
     await cluster.until(resources.PODS, "high", is_bound)
+
+
+async def test_others_pods_and_gated_pods_are_left_alone(cluster: Cluster) -> None:
+    await cluster.create(node_object("node-1"))
+    await cluster.create(pod_object("theirs", schedulerName="another"))
+    await cluster.create(pod_object("gated", schedulingGates=[{"name": "example.com/wait"}]))
+    await cluster.create(pod_object("mine"))
+    await cluster.until(resources.PODS, "mine", is_bound)
+    for name in ("theirs", "gated"):
+        found = orjson.loads(await cluster.client.get(resources.PODS, "default", name))
+        assert not found["spec"].get("nodeName")
+    await cluster.client.patch(resources.PODS, "default", "gated", {"spec": {"schedulingGates": None}})
+    await cluster.until(resources.PODS, "gated", is_bound)
+
+
+async def test_a_claim_that_waits_gets_the_node_and_the_pod_follows_its_volume(cluster: Cluster) -> None:
+    client = cluster.client
+    await cluster.create(node_object("node-1"))
+    await client.create(
+        resources.STORAGECLASSES,
+        "",
+        {
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "StorageClass",
+            "metadata": {"name": "later"},
+            "provisioner": "example.com/disk",
+            "volumeBindingMode": "WaitForFirstConsumer",
+        },
+    )
+    spec = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}},
+        "storageClassName": "later",
+    }
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": spec}
+    await client.create(resources.PERSISTENTVOLUMECLAIMS, "default", claim)
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    await cluster.create(pod_object("db", volumes=volumes))
+    selected = "volume.kubernetes.io/selected-node"
+    await cluster.until(
+        resources.PERSISTENTVOLUMECLAIMS,
+        "data",
+        lambda c: c["metadata"].get("annotations", {}).get(selected) == "node-1",
+    )
+    volume = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "later"}
+    volume["hostPath"] = {"path": "/data"}
+    body = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "disk"}, "spec": volume}
+    await client.create(resources.PERSISTENTVOLUMES, "", body)
+    await client.patch(resources.PERSISTENTVOLUMECLAIMS, "default", "data", {"spec": {"volumeName": "disk"}})
+    await client.patch(
+        resources.PERSISTENTVOLUMECLAIMS, "default", "data", {"status": {"phase": "Bound"}}, subresource="status"
+    )
+    await cluster.until(resources.PODS, "db", is_bound)

@@ -111,3 +111,19 @@ def test_the_message_counts_cleared_room_as_taken() -> None:
     assert plan.message == "0/1 nodes are available: 1 Insufficient cpu."
     del state.nominated[waiting.key]
     assert plan_pod(info("lesser", cpu="500m", priority=1), state, Randomness(1)).node == "a"
+
+
+def test_victims_whose_deletion_is_under_way_are_enough() -> None:
+    state = state_of([node("a", cpu="1")], [pod("x", cpu="1", node="a")])
+    state.evicting.add("uid-x")
+    preemption = preempt(state, nominated="a", cpu="1", priority=10)
+    assert preemption.message == "not eligible due to a terminating pod on the nominated node."
+
+
+def test_a_failed_binding_takes_back_only_its_own_pod() -> None:
+    state = state_of([node("a", cpu="1")])
+    state.assume(info("p", cpu="1"), "a")
+    state.forget("default/p", "uid-another")
+    assert plan_pod(info("q", cpu="1"), state, Randomness(1)).node is None
+    state.forget("default/p", "uid-p")
+    assert plan_pod(info("q", cpu="1"), state, Randomness(1)).node == "a"

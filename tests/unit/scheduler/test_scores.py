@@ -30,12 +30,12 @@ def test_pods_that_ask_for_nothing_count_as_a_little() -> None:
     assert choices(state) == {"b"}
 
 
-def test_balance_is_preferred_when_emptiness_is_equal() -> None:
+def test_a_pod_goes_where_it_mends_the_balance() -> None:
     state = state_of(
-        [node("even", cpu="10", memory="10Gi"), node("odd", cpu="10", memory="10Gi")],
-        [pod("one", cpu="5", memory="5Gi", node="even"), pod("two", cpu="8", memory="2Gi", node="odd")],
+        [node("cpu-heavy", cpu="10", memory="10Gi"), node("memory-heavy", cpu="10", memory="10Gi")],
+        [pod("a", cpu="6", memory="2Gi", node="cpu-heavy"), pod("b", cpu="2", memory="6Gi", node="memory-heavy")],
     )
-    assert choices(state, cpu="100m", memory="100Mi") == {"even"}
+    assert choices(state, cpu="2", memory="200Mi") == {"memory-heavy"}
 
 
 def test_equal_nodes_are_drawn_at_random_and_the_same_seed_draws_the_same() -> None:
