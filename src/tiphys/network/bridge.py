@@ -34,10 +34,16 @@ from typing import TypeVar
 
 from tiphys.base.errors import TiphysError
 from tiphys.network import netlink
-from tiphys.network.bridgerules import format_host_ports, format_table
+from tiphys.network.bridgerules import (
+    FORWARD_CHAIN,
+    format_host_ports,
+    format_table,
+    plan_forwarding,
+    plan_forwarding_removal,
+)
 from tiphys.network.ipam import AddressPool, Lease
 from tiphys.network.netlink import Netlink
-from tiphys.network.nft import Nft, remove_table
+from tiphys.network.nft import Nft, NftFailed, remove_table
 from tiphys.runtime.podnetwork import PodAddresses, PortMapping
 
 log = logging.getLogger(__name__)
@@ -85,6 +91,7 @@ class BridgeNetwork:
         standing = await self._in(self._threads, self._set_up)
         self._pool.load(standing)
         await self._in(self._rules, partial(self._nft.run, self._table_text()))
+        await self._in(self._rules, partial(self._pass_firewall, plan_forwarding))
         await self._save()
         self._started = True
 
@@ -131,7 +138,10 @@ class BridgeNetwork:
             await self._in(self._threads, partial(self._make_link, sandbox_id, netns_path, lease.address))
             await self._save(host_ports=bool(lease.ports))
         except (OSError, TiphysError) as error:
-            await self._in(self._threads, partial(self._remove_link, link, lease.address))
+            try:
+                await self._in(self._threads, partial(self._remove_link, link, lease.address))
+            except (OSError, TiphysError) as also:
+                log.warning("what was made for sandbox %s is left: %s", sandbox_id, also)
             self._pool.give_back(sandbox_id)
             raise AttachFailed(f"sandbox {sandbox_id} could not be attached to {self.bridge}: {error}") from error
 
@@ -225,12 +235,26 @@ class BridgeNetwork:
 
     def _remove_all(self) -> None:
         remove_table(self._nft, self.table)
+        self._pass_firewall(plan_forwarding_removal)
         with Netlink() as host:
             links = netlink.list_links(host)
             index = next((link.index for link in links if link.name == self.bridge), None)
             if index is not None:
                 names = [link.name for link in links if link.master == index]
                 host.apply([netlink.delete_link(name) for name in (*names, self.bridge)])
+
+    def _pass_firewall(self, plan: Callable[[str, str], str]) -> None:
+        """Change the machine's own FORWARD chain as `plan(listing, bridge)` says. Does nothing where there is none."""
+        try:
+            listing = self._nft.run(f"list chain {FORWARD_CHAIN}")
+        except NftFailed:
+            return
+        try:
+            commands = plan(listing, self.bridge)
+            if commands:
+                self._nft.run(commands)
+        except NftFailed as error:
+            log.warning("the machine's firewall drops forwarded packets and may drop those of pods: %s", error)
 
     def _table_text(self) -> str:
         table = format_table(self.table, self.bridge, self._pool.range, self._cluster)

@@ -7,6 +7,7 @@ Spec: nft(8).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from ipaddress import IPv4Network
 
@@ -79,3 +80,21 @@ def format_host_ports(table: str, leases: Iterable[Lease]) -> str:
             text = ", ".join(f"{key} : {value}" for key, value in elements.items())
             commands.append(f"add element ip {table} {name} {{ {text} }}")
     return "\n".join(commands) + "\n"
+
+
+FORWARD_CHAIN = "ip filter FORWARD"
+"""The chain of iptables that container engines and firewalls close for everything that is not theirs. A table of our
+own cannot open it again: what one table drops is dropped."""
+
+
+def plan_forwarding(listing: str, bridge: str) -> str:
+    """Return commands that let pods through a FORWARD chain that drops by default; "" when nothing is to be done."""
+    if "policy drop" not in listing or f'"{bridge}"' in listing:
+        return ""
+    return "".join(f'insert rule {FORWARD_CHAIN} {way} "{bridge}" counter accept\n' for way in ("iifname", "oifname"))
+
+
+def plan_forwarding_removal(listing: str, bridge: str) -> str:
+    """Return commands that take away the rules of `plan_forwarding`."""
+    handles = re.findall(rf'^\s*[io]ifname "{re.escape(bridge)}" .*accept # handle (\d+)$', listing, re.MULTILINE)
+    return "".join(f"delete rule {FORWARD_CHAIN} handle {handle}\n" for handle in handles)

@@ -18,6 +18,8 @@ from functools import cache
 from tiphys.base.errors import TiphysError
 
 BINARY_TIMEOUT_S = 30.0
+_OUTPUT_HANDLES = 1 << 3
+"""Lists show each rule's handle, by which it can be deleted."""
 _PATH = os.pathsep.join(("/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin"))
 
 
@@ -39,6 +41,7 @@ def _library() -> ctypes.CDLL | None:
         library.nft_ctx_free.argtypes = (ctypes.c_void_p,)
         library.nft_ctx_buffer_error.argtypes = (ctypes.c_void_p,)
         library.nft_ctx_buffer_output.argtypes = (ctypes.c_void_p,)
+        library.nft_ctx_output_set_flags.argtypes = (ctypes.c_void_p, ctypes.c_uint)
         library.nft_ctx_get_error_buffer.restype = ctypes.c_char_p
         library.nft_ctx_get_error_buffer.argtypes = (ctypes.c_void_p,)
         library.nft_ctx_get_output_buffer.restype = ctypes.c_char_p
@@ -64,6 +67,7 @@ class Nft:
             self._context = library.nft_ctx_new(0)
             library.nft_ctx_buffer_error(self._context)
             library.nft_ctx_buffer_output(self._context)
+            library.nft_ctx_output_set_flags(self._context, _OUTPUT_HANDLES)
         result = library.nft_run_cmd_from_buffer(self._context, commands.encode())
         output: bytes = library.nft_ctx_get_output_buffer(self._context) or b""
         errors: bytes = library.nft_ctx_get_error_buffer(self._context) or b""
@@ -89,7 +93,12 @@ def _run_binary(commands: str) -> str:
         raise NftFailed("neither libnftables.so.1 nor the nft command is on this machine: install nftables")
     try:
         done = subprocess.run(
-            [binary, "-f", "-"], input=commands, capture_output=True, text=True, timeout=BINARY_TIMEOUT_S, check=False
+            [binary, "-a", "-f", "-"],
+            input=commands,
+            capture_output=True,
+            text=True,
+            timeout=BINARY_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise NftFailed(f"nft did not end within {BINARY_TIMEOUT_S:.0f} s") from error

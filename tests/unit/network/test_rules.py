@@ -7,6 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tiphys.network.bridgerules import plan_forwarding, plan_forwarding_removal
 from tiphys.network.conntrack import Flow, Frontend, is_stale
 from tiphys.network.interface import Endpoint, ServicePort
 from tiphys.network.nftables import changed_udp
@@ -76,3 +77,24 @@ def test_a_flow_is_stale_when_it_leads_elsewhere() -> None:
     assert is_stale(Flow(other, TWO, b""), frontends)
     assert not is_stale(Flow(other, other, b""), frontends), "another machine's port"
     assert not is_stale(Flow(Endpoint("10.0.0.9", 80), TWO, b""), frontends)
+
+
+CLOSED = """table ip filter {
+	chain FORWARD { # handle 2
+		type filter hook forward priority filter; policy drop;
+		iifname "docker0" counter packets 0 bytes 0 accept # handle 7
+		iifname "ti-a" counter packets 3 bytes 99 accept # handle 9
+		oifname "ti-a" counter packets 3 bytes 99 accept # handle 10
+	}
+}
+"""
+
+
+def test_a_firewall_that_drops_forwarded_packets_is_opened_for_pods_and_closed_again() -> None:
+    assert plan_forwarding(CLOSED, "ti-a") == "", "done already"
+    assert plan_forwarding(CLOSED, "ti-b").count('"ti-b" counter accept') == 2
+    assert plan_forwarding(CLOSED.replace("drop", "accept"), "ti-b") == ""
+    assert plan_forwarding_removal(CLOSED, "ti-a") == (
+        "delete rule ip filter FORWARD handle 9\ndelete rule ip filter FORWARD handle 10\n"
+    )
+    assert plan_forwarding_removal(CLOSED, "ti-b") == ""
