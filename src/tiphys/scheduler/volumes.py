@@ -10,7 +10,6 @@ Spec: Kubernetes docs, "Persistent Volumes", "Storage Classes" (volumeBindingMod
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,8 +17,10 @@ import numpy as np
 from tiphys.api.quantity import memory_bytes
 from tiphys.api.views.node import Node
 from tiphys.scheduler.matching import matches_any_term
+from tiphys.scheduler.nodefit import node_matches
+from tiphys.scheduler.profile import NodeNeeds
 from tiphys.scheduler.state import ClusterState, PodInfo
-from tiphys.scheduler.table import Bools
+from tiphys.scheduler.table import Bools, Memo
 from tiphys.scheduler.views import PersistentVolume, PersistentVolumeClaim, StorageClass
 
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
@@ -106,10 +107,10 @@ def refusals(info: PodInfo, state: ClusterState) -> Refusals:
             volume = state.volumes.get(claim.spec.volume_name)
             if volume is None:
                 _refuse(found, VANISHED, state.table.exists.copy())
-            elif volume.spec.node_affinity is not None and volume.spec.node_affinity.required is not None:
-                _refuse(found, OUT_OF_REACH, _rows(state, lambda node, v=volume: not reaches(v, node)))  # type: ignore[misc]
+            else:
+                _refuse(found, OUT_OF_REACH, ~_reached_rows(volume, state))
         else:
-            _refuse(found, NO_VOLUME, _rows(state, lambda node, c=claim: not _can_have(c, node, state)))  # type: ignore[misc]
+            _refuse(found, NO_VOLUME, ~_claim_rows(claim, state))
     return found
 
 
@@ -117,8 +118,33 @@ def _refuse(found: Refusals, reason: str, rows: Bools) -> None:
     found.reasons[reason] = found.reasons[reason] | rows if reason in found.reasons else rows
 
 
-def _rows(state: ClusterState, holds: Callable[[Node], bool]) -> Bools:
-    return np.array([node is not None and holds(node) for node in state.table.nodes], dtype=np.bool_)
+def _reached_rows(volume: PersistentVolume, state: ClusterState) -> Bools:
+    """Return the rows that can use a volume."""
+    table, affinity = state.table, volume.spec.node_affinity
+    if affinity is None or affinity.required is None:
+        return np.ones(table.capacity, np.bool_)
+    needs = NodeNeeds((), affinity.required.node_selector_terms)
+    key = ("needs", needs)
+    memo = state.memo(key) or state.keep_memo(
+        key, Memo(table.statics, np.bool_, lambda rows: node_matches(table, needs, rows))
+    )
+    reached: Bools = memo.values(table.capacity)
+    return reached
+
+
+def _claim_rows(claim: PersistentVolumeClaim, state: ClusterState) -> Bools:
+    """Return the rows on which an unbound claim can have a volume."""
+    table = state.table
+    selected = claim.metadata.annotations.get(SELECTED_NODE)
+    found = _class_of(claim, state)
+    if selected:
+        rows = np.zeros(table.capacity, np.bool_)
+        if selected in table.rows:
+            rows[table.rows[selected]] = True
+        return rows
+    if found is not None and _provisions(found) and not found.allowed_topologies:
+        return np.ones(table.capacity, np.bool_)
+    return np.array([node is not None and _can_have(claim, node, state) for node in table.nodes], dtype=np.bool_)
 
 
 def reaches(volume: PersistentVolume, node: Node) -> bool:
@@ -130,9 +156,6 @@ def reaches(volume: PersistentVolume, node: Node) -> bool:
 
 
 def _can_have(claim: PersistentVolumeClaim, node: Node, state: ClusterState) -> bool:
-    selected = claim.metadata.annotations.get(SELECTED_NODE)
-    if selected:
-        return selected == node.metadata.name
     return find_volume(claim, node, state) is not None or _can_provision(claim, node, state)
 
 
@@ -171,12 +194,16 @@ def _storage(amounts: object) -> int:
 
 def _can_provision(claim: PersistentVolumeClaim, node: Node, state: ClusterState) -> bool:
     found = _class_of(claim, state)
-    if found is None or not found.provisioner or found.provisioner == NO_PROVISIONER:
+    if found is None or not _provisions(found):
         return False
     labels = node.metadata.labels
     return not found.allowed_topologies or any(
         all(labels.get(e.key) in e.values for e in term.match_label_expressions) for term in found.allowed_topologies
     )
+
+
+def _provisions(storage_class: StorageClass) -> bool:
+    return bool(storage_class.provisioner) and storage_class.provisioner != NO_PROVISIONER
 
 
 def plan_volumes(info: PodInfo, state: ClusterState, node_name: str) -> VolumePlan:
