@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
+
 from tiphys.api.schemanode import Node
 from tiphys.base.errors import Cause
 
@@ -23,8 +25,7 @@ JsonObject = dict[str, Any]
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True, gc=False):
     """What a strategy may know of the request besides the objects."""
 
     user: str
@@ -54,8 +55,7 @@ class Schema(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeResult:
+class DecodeResult(msgspec.Struct, frozen=True, gc=False):
     """`type_errors` make the request a 400; `unknown_fields` are reported as fieldValidation says.
 
     Type errors are upstream's wording after "cannot be handled as a X: ", e.g.

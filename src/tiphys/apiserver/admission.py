@@ -10,8 +10,9 @@ Spec: Kubernetes admission controllers, "What are they?".
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.apiserver.user import User
@@ -19,8 +20,7 @@ from tiphys.apiserver.user import User
 AdmissionOperation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
 
 
-@dataclass(slots=True)
-class Attributes:
+class Attributes(msgspec.Struct, eq=False):
     """One write under admission. Plugins change `obj` in place; `old` is never changed."""
 
     operation: AdmissionOperation
@@ -32,8 +32,8 @@ class Attributes:
     old: JsonObject | None = None
     subresource: str = ""
     dry_run: bool = False
-    warnings: list[str] = field(default_factory=list)
-    finished: list[Callable[[bool], None]] = field(default_factory=list)
+    warnings: list[str] = msgspec.field(default_factory=list)
+    finished: list[Callable[[bool], None]] = msgspec.field(default_factory=list)
     """Called once with True when the write is durable, with False when it failed: to give back reservations."""
 
     def finish(self, succeeded: bool) -> None:

@@ -2,12 +2,13 @@
 
 An object keeps the very bytes that the store holds (shared, not copied) and knows where its metadata begins, so that
 any head and its resourceVersion are put before them by slicing. Labels, owners and selectable fields are decoded at
-most once. Invariant: a `CachedObject` never changes; caches of derived values are the only slots written later.
+most once. Invariant: a `CachedObject` never changes; caches of derived values are the only fields written later. Nothing here is part of a
+cycle, so the garbage collector is not told of it: it would look at every object of the cluster again and again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import msgspec
@@ -18,11 +19,11 @@ from tiphys.api.kind import JsonObject, Kind
 _METADATA = b'"metadata":{'
 
 
-class _Owner(msgspec.Struct, frozen=True):
+class _Owner(msgspec.Struct, frozen=True, gc=False):
     uid: str = ""
 
 
-class _Metadata(msgspec.Struct, frozen=True, rename="camel"):
+class _Metadata(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     uid: str = ""
     labels: dict[str, str] | None = None
     owner_references: tuple[_Owner, ...] | None = None
@@ -42,22 +43,23 @@ def splice_revision(value: bytes, revision: int) -> bytes:
     return b'%b"resourceVersion":"%d"%b%b' % (value[:at], revision, comma, value[at:])
 
 
-class CachedObject:
+class CachedObject(msgspec.Struct, eq=False, gc=False):
     """One object at one revision. `namespace` is "" for cluster-scoped kinds."""
 
-    __slots__ = ("_at", "_fields", "_metadata", "key", "name", "namespace", "renditions", "revision", "value")
+    key: str
+    namespace: str
+    name: str
+    value: bytes
+    revision: int
+    renditions: dict[str, bytes] | None = None
+    """Bodies in versions that need a conversion, by version."""
+    _at: int = 0
+    """Where the metadata's first field begins."""
+    _metadata: _Metadata | None = None
+    _fields: dict[str, str] | None = None
 
-    def __init__(self, key: str, namespace: str, name: str, value: bytes, revision: int) -> None:
-        self.key = key
-        self.namespace = namespace
-        self.name = name
-        self.value = value
-        self.revision = revision
-        self._at = value.index(_METADATA) + len(_METADATA)
-        self._metadata: _Metadata | None = None
-        self._fields: dict[str, str] | None = None
-        self.renditions: dict[str, bytes] | None = None
-        """Bodies in versions that need a conversion, by version."""
+    def __post_init__(self) -> None:
+        self._at = self.value.index(_METADATA) + len(_METADATA)
 
     @property
     def body(self) -> bytes:
@@ -114,19 +116,19 @@ class CachedObject:
         return moved
 
 
-class CachedEvent:
+class CachedEvent(msgspec.Struct, eq=False, gc=False):
     """One change. `object` is the new object or, for a deletion, the last one at the deletion's revision."""
 
-    __slots__ = ("_departed", "deleted", "encoded", "object", "previous", "revision")
+    object: CachedObject
+    previous: CachedObject | None
+    deleted: bool
+    encoded: dict[Hashable, bytes] = {}
+    """Frames by representation and type, while this event is being sent: each is encoded once for all watchers."""
+    _departed: CachedObject | None = None
 
-    def __init__(self, obj: CachedObject, previous: CachedObject | None, *, deleted: bool) -> None:
-        self.object = obj
-        self.previous = previous
-        self.deleted = deleted
-        self.revision = obj.revision
-        self.encoded: dict[object, bytes] = {}
-        """Frames by representation and type, while this event is being sent: each is encoded once for all watchers."""
-        self._departed: CachedObject | None = None
+    @property
+    def revision(self) -> int:
+        return self.object.revision
 
     @property
     def departed(self) -> CachedObject:

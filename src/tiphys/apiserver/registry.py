@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
+import msgspec
 import orjson
 
 from tiphys.api.apply import track_update
@@ -27,13 +26,13 @@ from tiphys.apiserver.admission import AdmissionOperation, Attributes, Chain
 from tiphys.apiserver.body import OBJECT_LIMIT_BYTES
 from tiphys.apiserver.cache import WatchCache, splice_revision
 from tiphys.apiserver.deletion import DeleteOptions, check_preconditions, is_removable, plan_delete
+from tiphys.apiserver.identity import begin_create, begin_update, check_name, metadata_of
 from tiphys.apiserver.user import User
 from tiphys.base.clock import Clock, Randomness, format_time
 from tiphys.base.errors import (
     ApiError,
     Cause,
     already_exists,
-    bad_request,
     conflict,
     internal,
     invalid,
@@ -48,7 +47,6 @@ CONFLICT_TRIES = 16
 GENERATED_PREFIX_LIMIT = 58
 """Characters of generateName that are kept, so that the suffix still fits a label."""
 
-_SYSTEM_METADATA = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
 _NOT_GENERATING = frozenset({"metadata", "status"})
 _NOT_BUMPING = frozenset({"status", "binding", "approval"})
 """Subresources whose writes are not changes of what the user wants."""
@@ -57,8 +55,7 @@ _WHOLE = frozenset({"", "scale"})
 """Ways in that are a change of the object's own spec: its strategy runs as for a plain update."""
 
 
-@dataclass(slots=True)
-class WriteContext:
+class WriteContext(msgspec.Struct, eq=False):
     """What a write needs to know of its request. `warnings` is filled and sent as Warning headers."""
 
     user: User
@@ -68,11 +65,10 @@ class WriteContext:
     subresource: str = ""
     operation: str = "Update"
     """Update or Apply, for managedFields."""
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = msgspec.field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True, eq=False):
     """The result of a write. `obj` and `body` are in the storage version; `body` has the resourceVersion in it."""
 
     kind: Kind
@@ -82,8 +78,7 @@ class Written:
     removed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Current:
+class Current(msgspec.Struct, frozen=True, eq=False):
     """A stored object, decoded, with the revision that a write of it must expect."""
 
     obj: JsonObject
@@ -161,7 +156,7 @@ class Registry:
     async def create(self, kind: Kind, namespace: str, obj: JsonObject, context: WriteContext) -> Written:
         """Store a new object. Raises ApiError."""
         stored = self.storage_kind(kind)
-        self._begin_create(kind, namespace, obj)
+        begin_create(kind, namespace, obj)
         generate = not obj["metadata"].get("name")
         tries = GENERATED_NAME_TRIES if generate else 1
         for attempt in range(tries):
@@ -175,17 +170,6 @@ class Registry:
                 if error.reason != "AlreadyExists" or attempt == tries - 1:
                     raise
         raise AssertionError("unreachable: the last try returns or raises")
-
-    def _begin_create(self, kind: Kind, namespace: str, obj: JsonObject) -> None:
-        metadata = _metadata_of(obj)
-        if metadata.get("resourceVersion"):
-            raise bad_request("resourceVersion should not be set on objects to be created")
-        _check_namespace(kind, namespace, metadata)
-        if not metadata.get("name") and not metadata.get("generateName"):
-            cause = Cause("FieldValueRequired", "metadata.name", "Required value: name or generateName is required")
-            raise invalid(kind.group, kind.kind, "", [cause])
-        for key in _SYSTEM_METADATA:
-            metadata.pop(key, None)
 
     def _generate_name(self, obj: JsonObject) -> None:
         metadata = obj["metadata"]
@@ -258,7 +242,7 @@ class Registry:
                 if not create_absent:
                     raise not_found(kind.group, kind.plural, name)
                 wanted = make({})
-                _check_name(name, _metadata_of(wanted))
+                check_name(name, metadata_of(wanted))
                 return await self.create(kind, namespace, wanted, context)
             try:
                 return await self._update_once(kind, stored, namespace, name, make, combine, current, context)
@@ -281,7 +265,7 @@ class Registry:
         strategy, old = stored.strategy, current.obj
         shown = self.convert(stored, _with_revision(old, current.revision), kind)
         new = self.convert(kind, make(shown), stored)
-        self._begin_update(kind, namespace, name, new, current)
+        begin_update(kind, namespace, name, new, old, current.revision)
         now_s = self.clock.now_s()
         rules = self._context(context, now_s)
         if combine is not None:
@@ -312,38 +296,6 @@ class Registry:
             return Written(stored, new, splice_revision(value, revision), removed=remove)
         finally:
             attributes.finish(succeeded)
-
-    def _begin_update(self, kind: Kind, namespace: str, name: str, new: JsonObject, current: Current) -> None:
-        """Check identity and the optimistic lock, and put back what no client may change in metadata."""
-        metadata, old_metadata = _metadata_of(new), current.obj["metadata"]
-        _check_name(name, metadata)
-        _check_namespace(kind, namespace, metadata, updating=True)
-        wanted = metadata.pop("resourceVersion", None)
-        if wanted and wanted != "0":
-            if wanted != str(current.revision):
-                raise conflict(kind.group, kind.plural, name)
-        elif not kind.strategy.allow_unconditional_update:
-            cause = Cause(
-                "FieldValueInvalid", "metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update"
-            )
-            raise invalid(kind.group, kind.kind, name, [cause])
-        if metadata.get("uid") and metadata["uid"] != old_metadata.get("uid"):
-            why = (
-                f"Precondition failed: UID in precondition: {metadata['uid']}, "
-                f"UID in object meta: {old_metadata.get('uid')}"
-            )
-            raise conflict(kind.group, kind.plural, name, why)
-        metadata["name"] = name
-        for key in _SYSTEM_METADATA:
-            if key in old_metadata:
-                metadata[key] = old_metadata[key]
-            else:
-                metadata.pop(key, None)
-        for key in ("generation", "generateName"):
-            if key in old_metadata:
-                metadata[key] = old_metadata[key]
-            elif key == "generation":
-                metadata.pop(key, None)
 
     def _prepare_update(self, stored: Kind, new: JsonObject, old: JsonObject, rules: Context) -> None:
         if rules.subresource in _STATUS_PARTS:
@@ -500,44 +452,11 @@ class Registry:
         )
 
 
-def _metadata_of(obj: JsonObject) -> dict[str, Any]:
-    metadata: dict[str, Any] | None = obj.get("metadata")
-    if metadata is None:
-        metadata = obj["metadata"] = {}
-    return metadata
-
-
 def _give_back(held: list[Callable[[bool], None]], done: asyncio.Future[int]) -> None:
     """Finish the reservations of a write whose request was cancelled."""
     succeeded = not done.cancelled() and done.exception() is None
     for callback in held:
         callback(succeeded)
-
-
-def _check_name(name: str, metadata: dict[str, Any]) -> None:
-    """Raise ApiError(400) when the object of an update is not the one on the URL."""
-    given = metadata.get("name")
-    if not given:
-        raise bad_request(f"the name of the object ({name} based on URL) was undeterminable: name must be provided")
-    if given != name:
-        raise bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
-
-
-def _check_namespace(kind: Kind, namespace: str, metadata: dict[str, Any], *, updating: bool = False) -> None:
-    given = metadata.get("namespace") or ""
-    if not kind.namespaced:
-        if given:
-            cause = Cause("FieldValueForbidden", "metadata.namespace", "Forbidden: not allowed on this type")
-            raise invalid(kind.group, kind.kind, metadata.get("name", ""), [cause])
-        metadata.pop("namespace", None)
-        return
-    if given and given != namespace:
-        if updating:
-            raise bad_request(
-                f"the namespace of the object ({given}) does not match the namespace on the URL ({namespace})"
-            )
-        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
-    metadata["namespace"] = namespace
 
 
 def _with_revision(obj: JsonObject, revision: int) -> JsonObject:

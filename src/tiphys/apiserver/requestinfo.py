@@ -7,7 +7,7 @@ Spec: Kubernetes API concepts, "Resource URIs" and "API verbs"; authorization ov
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from tiphys.wire.message import Request
 
@@ -16,8 +16,7 @@ _SUBRESOURCES_WITH_PATH = frozenset({"proxy"})
 _NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
 
 
-@dataclass(frozen=True, slots=True)
-class RequestInfo:
+class RequestInfo(msgspec.Struct, frozen=True, gc=False):
     """`is_resource` False leaves everything but `verb` (the method in lower case) and `path` empty."""
 
     is_resource: bool

@@ -5,6 +5,9 @@ revision or none does. An answered commit is durable. Revisions are served until
 seam: the registry (get, commit) and the watch cache (list, watch). Implementations: memory.py, sqlite.py; all pass
 tests/contract/test_store.py.
 
+Entries and events are msgspec structs outside of the garbage collector: there are as many as objects in the cluster,
+they hold no cycles, and looking at all of them takes it longer than a request may take.
+
 Spec: the semantics are etcd v3's (revision, mod revision, compaction), so that etcd can stand behind it too.
 """
 
@@ -14,14 +17,15 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from tiphys.base.errors import TiphysError
 
 ABSENT = 0
 """Expected revision of a key that must not exist."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A key with its value and the revision of its last change."""
 
     key: str
@@ -30,8 +34,7 @@ class Entry:
     create_revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(msgspec.Struct, frozen=True, gc=False):
     """One write of a commit. `value` None deletes. `expected` is the mod revision that the key must have now:
     None for any, ABSENT (0) for a key that must not exist. Deleting an absent key with `expected` None does nothing."""
 
@@ -40,8 +43,7 @@ class Operation:
     expected: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One change. `value` is None for a deletion. `previous` is the value before (None for a creation)."""
 
     key: str
