@@ -1,4 +1,5 @@
-"""Typed views of Pods. Every field is optional here: validation is the API server's. See views/meta.py."""
+"""Typed views of Pods: a table of fields, long because a Pod has so many. Every field is optional here: validation is
+the API server's. See views/meta.py."""
 
 from __future__ import annotations
 
