@@ -50,6 +50,7 @@ PORT = 53
 CACHE_LIMIT = 8192
 TCP_LIMIT = 256
 TCP_IDLE_S = 10.0
+LISTEN_RETRY_S = 5
 UDP_BUFFER_BYTES = 1 << 20
 _IP_FREEBIND = 15
 
@@ -76,23 +77,38 @@ class DnsDeps:
 
 
 async def run_dns(deps: DnsDeps) -> None:
-    """Answer until cancelled. Raises DnsNotListening when an address cannot be bound."""
+    """Answer until cancelled. While an address cannot be bound (another server has the port) it is tried again, because
+    pods run without DNS, but not without this process."""
     # an empty reflector is false, so None must be asked for
     services = service_reflector(deps.client, deps.randomness) if deps.services is None else deps.services
     slices = slice_reflector(deps.client, deps.randomness) if deps.slices is None else deps.slices
     forwarder = deps.forwarder or Forwarder(deps.clock, deps.randomness, deps.addresses)
     server = DnsServer(ClusterZone(deps.cluster_domain, services, slices), services, slices, forwarder)
     try:
-        await server.listen(deps.addresses, deps.port)
         async with asyncio.TaskGroup() as group:
             if deps.services is None:
                 group.create_task(services.run(), name="dns-services")
             if deps.slices is None:
                 group.create_task(slices.run(), name="dns-slices")
-            group.create_task(server.serve(), name="dns-server")
+            group.create_task(_listen(server, deps), name="dns-server")
     finally:
         await server.close()
         forwarder.close()
+
+
+async def _listen(server: DnsServer, deps: DnsDeps) -> None:
+    """Bind the sockets, however long it takes, and stay until cancelled."""
+    told = False
+    while True:
+        try:
+            await server.listen(deps.addresses, deps.port)
+            await asyncio.Event().wait()
+        except DnsNotListening as error:
+            if not told:
+                log.error("%s Names do not resolve in pods until it can; trying every %d s", error, LISTEN_RETRY_S)
+                told = True
+            await server.close()
+            await asyncio.sleep(LISTEN_RETRY_S)
 
 
 class DnsServer:
@@ -127,11 +143,8 @@ class DnsServer:
             tcp = _bind(address, port, socket.SOCK_STREAM)
             self._servers.append(await asyncio.start_server(self._serve_connection, sock=tcp))
 
-    async def serve(self) -> None:
-        await asyncio.Event().wait()
-
     async def close(self) -> None:
-        """Stop listening and drop what is being answered. Idempotent."""
+        """Stop listening and drop what is being answered. Idempotent; `listen` may follow."""
         for transport in self._transports:
             transport.close()
         for server in self._servers:

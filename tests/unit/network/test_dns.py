@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import struct
 from collections.abc import AsyncIterator
 from typing import cast
@@ -313,7 +314,35 @@ async def test_the_server_answers_by_udp_and_tcp_and_says_when_it_cannot_listen(
 
     assert (await asyncio.to_thread(ask, False)).header.tc == 1
     assert len((await asyncio.to_thread(ask, True)).rr) == 300
-    client = cast(Client, ListClient([], []))
-    second = DnsDeps(client, ManualClock(), Randomness(1), "cluster.local", (address,), port, forwarder=Outside())
     with pytest.raises(DnsNotListening, match="is another DNS server there"):
-        await run_dns(second)
+        await server.listen([address], port)
+
+
+async def test_a_server_that_cannot_listen_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiphys.network.dns.LISTEN_RETRY_S", 0)
+    address, port = f"127.78.{os.getpid() // 250 % 250}.{os.getpid() % 250 + 1}", 5353
+    client = cast(Client, ListClient(SERVICES, SLICES))
+    services, slices = service_reflector(client, Randomness(1)), slice_reflector(client, Randomness(1))
+    outside = Outside()
+    deps = DnsDeps(client, ManualClock(), Randomness(1), "cluster.local", (address,), port, services, slices, outside)
+    running = [asyncio.create_task(services.run()), asyncio.create_task(slices.run())]
+    with socket.socket() as other:
+        other.bind((address, port))
+        other.listen()
+        task = asyncio.create_task(run_dns(deps))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not task.done()
+    question = DNSRecord.question(f"web.default.{DOMAIN}")
+    for _ in range(1000):
+        try:
+            answer = DNSRecord.parse(await asyncio.to_thread(question.send, address, port, True, 5))
+        except ConnectionError:
+            continue
+        if answer.header.rcode != RCODE.SERVFAIL:
+            break
+    assert told(answer) == [f"web.default.{DOMAIN}. A 10.0.0.1"]
+    assert not task.done()
+    for one in (task, *running):
+        one.cancel()
+    await asyncio.gather(task, *running, return_exceptions=True)
