@@ -167,12 +167,13 @@ def invalid(group: str, kind: str, name: str, causes: Sequence[Cause]) -> ApiErr
 
 
 def too_many_requests(message: str, retry_after_s: int = 1) -> ApiError:
+    """`retry_after_s` 0: the client decides itself when to come again."""
     return ApiError(
         429,
         "TooManyRequests",
         message,
-        details={"retryAfterSeconds": retry_after_s},
-        headers=[("Retry-After", str(retry_after_s))],
+        details={"retryAfterSeconds": retry_after_s} if retry_after_s else None,
+        headers=[("Retry-After", str(retry_after_s))] if retry_after_s else (),
     )
 
 

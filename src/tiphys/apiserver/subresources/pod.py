@@ -156,7 +156,7 @@ async def _take_disruption(call: Call, kind: Kind, name: str, pod_name: str) -> 
     def take(budget: JsonObject) -> JsonObject:
         status: dict[str, Any] = budget.setdefault("status", {})
         if status.get("observedGeneration", 0) < (budget["metadata"].get("generation") or 0):
-            raise _refused(name, "is still being processed by the server")
+            raise _refused(name, "is still being processed by the server.", EVICTION_RETRY_S)
         allowed = status.get("disruptionsAllowed", 0)
         if allowed <= 0:
             raise _refused(
@@ -176,9 +176,13 @@ async def _take_disruption(call: Call, kind: Kind, name: str, pod_name: str) -> 
             raise
 
 
-def _refused(budget: str, why: str) -> ApiError:
-    error = too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", EVICTION_RETRY_S)
+def _refused(budget: str, why: str, retry_after_s: int = 0) -> ApiError:
+    """Return the refusal of an eviction. No Retry-After while the budget is used up: clients would obey it within one
+    request, for minutes, and kubectl drain could not end at its own timeout."""
+    error = too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", retry_after_s)
     error.details = {"causes": [{"reason": "DisruptionBudget", "message": f"The disruption budget {budget} {why}"}]}
+    if retry_after_s:
+        error.details["retryAfterSeconds"] = retry_after_s
     return error
 
 
