@@ -1,8 +1,8 @@
 """ClusterIPs and node ports: the admission step that gives Services theirs.
 
-What is taken is read from the Services themselves, plus what writes under way have reserved, so nothing can leak and
-nothing has to be repaired after a crash. Invariant: no two Services of the store share a ClusterIP, nor a node port of
-one protocol, as long as one API server process writes them.
+What is taken is counted from the Services themselves (serviceholdings.py), plus what writes under way have reserved,
+so nothing can leak and nothing has to be repaired after a crash. Invariant: no two Services of the store share a
+ClusterIP, nor a node port of one protocol, as long as one API server process writes them.
 
 Spec: Kubernetes documentation, "Service ClusterIP allocation", "Service: type NodePort"; Service v1 API reference.
 """
@@ -10,20 +10,19 @@ Spec: Kubernetes documentation, "Service ClusterIP allocation", "Service: type N
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
 from typing import Any
-
-import orjson
 
 from tiphys.api.causes import invalid_value
 from tiphys.api.kind import JsonObject
 from tiphys.apiserver.admission import Attributes, Plugin
 from tiphys.apiserver.cache import ResourceCache
+from tiphys.apiserver.serviceholdings import ServiceHoldings
 from tiphys.base.clock import Randomness
 from tiphys.base.errors import Cause, internal, invalid
 
 NODE_PORTS = range(30000, 32768)
 _RANDOM_TRIES = 64
+_PROTOCOLS = ("TCP", "UDP", "SCTP")
 
 
 class ServiceAddresses(Plugin):
@@ -32,13 +31,12 @@ class ServiceAddresses(Plugin):
     resources = (("", "services"),)
 
     def __init__(self, cache: ResourceCache, cidr: str, randomness: Randomness, node_ports: range = NODE_PORTS) -> None:
-        self._cache = cache
+        self.holdings = ServiceHoldings(cache)
         self._network = ipaddress.IPv4Network(cidr)
         self._randomness = randomness
         self._node_ports = node_ports
         self._reserved_ips: set[str] = set()
         self._reserved_ports: set[tuple[int, str]] = set()
-        self._seen: dict[str, tuple[int, tuple[str, ...], tuple[tuple[int, str], ...]]] = {}
 
     async def mutate(self, attributes: Attributes) -> None:
         if attributes.obj is None or attributes.subresource:
@@ -88,23 +86,22 @@ class ServiceAddresses(Plugin):
                 f"failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. "
                 f"The range of valid IPs is {self._network}"
             )
-        if str(parsed) in self._taken_ips():
+        if self._is_taken_ip(str(parsed)):
             return f"failed to allocate IP {address}: provided IP is already allocated"
         self._hold_ip(attributes, str(parsed))
         return ""
 
     def _free_ip(self, attributes: Attributes) -> str:
-        taken = self._taken_ips()
         size = self._network.num_addresses
         # dynamic addresses come from the upper band, so that the lower one stays free for chosen ones
         band = min(max(16, size // 16), 256)
         for low in (band, 1):
             for _ in range(_RANDOM_TRIES):
                 address = str(self._network[self._randomness.integer(low, size - 2)])
-                if address not in taken:
+                if not self._is_taken_ip(address):
                     return self._hold_ip(attributes, address)
         for host in self._network.hosts():
-            if str(host) not in taken:
+            if not self._is_taken_ip(str(host)):
                 return self._hold_ip(attributes, str(host))
         raise internal(f"failed to allocate a serviceIP: range is full ({self._network}); delete Services to go on")
 
@@ -113,8 +110,8 @@ class ServiceAddresses(Plugin):
         attributes.finished.append(lambda succeeded: self._reserved_ips.discard(address))
         return address
 
-    def _taken_ips(self) -> set[str]:
-        return self._reserved_ips.union(*(ips for _, ips, _ in self._services()))
+    def _is_taken_ip(self, address: str) -> bool:
+        return address in self._reserved_ips or address in self.holdings.ips
 
     # Node ports
 
@@ -158,25 +155,23 @@ class ServiceAddresses(Plugin):
     def _reserve_port(self, attributes: Attributes, number: int, protocol: str) -> str:
         if number not in self._node_ports:
             return f"provided port is not in the valid range. The range of valid ports is {self._range_text()}"
-        if (number, protocol) in self._taken_ports():
+        if self._is_taken_port(number, protocol):
             return "provided port is already allocated"
         self._hold_port(attributes, number, protocol)
         return ""
 
     def _free_port(self, attributes: Attributes, port: dict[str, Any], ports: list[dict[str, Any]]) -> int:
         protocol = port.get("protocol", "TCP")
-        taken = self._taken_ports()
         for other in ports:  # one port number with TCP and UDP gets one node port, as upstream gives it
             number = other.get("nodePort")
-            if number and other.get("port") == port.get("port") and (number, protocol) not in taken:
+            if number and other.get("port") == port.get("port") and not self._is_taken_port(number, protocol):
                 return self._hold_port(attributes, number, protocol)
-        numbers = {n for n, _ in taken}
         for _ in range(_RANDOM_TRIES):
             number = self._randomness.integer(self._node_ports[0], self._node_ports[-1])
-            if number not in numbers:
+            if not any(self._is_taken_port(number, other) for other in _PROTOCOLS):
                 return self._hold_port(attributes, number, protocol)
         for number in self._node_ports:
-            if (number, protocol) not in taken:
+            if not self._is_taken_port(number, protocol):
                 return self._hold_port(attributes, number, protocol)
         raise internal(f"failed to allocate a nodePort: range is full ({self._range_text()}); delete Services to go on")
 
@@ -185,31 +180,11 @@ class ServiceAddresses(Plugin):
         attributes.finished.append(lambda succeeded: self._reserved_ports.discard((number, protocol)))
         return number
 
-    def _taken_ports(self) -> set[tuple[int, str]]:
-        return self._reserved_ports.union(*(ports for _, _, ports in self._services()))
+    def _is_taken_port(self, number: int, protocol: str) -> bool:
+        return (number, protocol) in self._reserved_ports or (number, protocol) in self.holdings.ports
 
     def _range_text(self) -> str:
         return f"{self._node_ports[0]}-{self._node_ports[-1]}"
-
-    # What the stored Services hold, each decoded once a revision
-
-    def _services(self) -> Iterator[tuple[int, tuple[str, ...], tuple[tuple[int, str], ...]]]:
-        seen = {}
-        for item in self._cache.objects():
-            known = self._seen.get(item.key)
-            if known is None or known[0] != item.revision:
-                known = (item.revision, *_holdings(orjson.loads(item.body).get("spec") or {}))
-            seen[item.key] = known
-        self._seen = seen
-        return iter(seen.values())
-
-
-def _holdings(spec: JsonObject) -> tuple[tuple[str, ...], tuple[tuple[int, str], ...]]:
-    ips = tuple(ip for ip in spec.get("clusterIPs") or () if ip != "None")
-    ports = [(p["nodePort"], p.get("protocol", "TCP")) for p in spec.get("ports") or () if p.get("nodePort")]
-    if spec.get("healthCheckNodePort"):
-        ports.append((spec["healthCheckNodePort"], "TCP"))
-    return ips, tuple(ports)
 
 
 def _release_unchanged(spec: JsonObject, old: JsonObject) -> None:

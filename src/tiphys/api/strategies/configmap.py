@@ -32,7 +32,7 @@ def validate(config_map: JsonObject, context: Context) -> list[Cause]:
         check_text(causes, f"binaryData[{key}]", key, validate_config_key)
         total += base64_bytes(value)
     if total > MAX_BYTES:
-        causes.append(too_long("", MAX_BYTES))
+        causes.append(too_long("[]", MAX_BYTES))
     return causes
 
 

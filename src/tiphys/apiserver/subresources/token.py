@@ -9,10 +9,12 @@ from typing import Any
 
 import orjson
 
+from tiphys.apiserver.nodeauthorizer import NODE_PREFIX
 from tiphys.apiserver.resources import Call, SubresourceHandler, require
 from tiphys.apiserver.tokens import Bound, Tokens
+from tiphys.apiserver.user import NODES
 from tiphys.base.clock import format_time
-from tiphys.base.errors import Cause, bad_request, conflict, invalid, method_not_allowed, not_found
+from tiphys.base.errors import Cause, bad_request, conflict, forbidden, invalid, method_not_allowed, not_found
 from tiphys.wire.message import Answer, Response
 
 SHORTEST_S = 600
@@ -34,6 +36,7 @@ def token_handler(tokens: Tokens, audiences: tuple[str, ...]) -> SubresourceHand
         lifetime_s = DEFAULT_S if spec.get("expirationSeconds") is None else spec["expirationSeconds"]
         _check_lifetime(lifetime_s, call.info.name)
         account = require(call, call.info.namespace)
+        _check_node(call, spec.get("boundObjectRef") or {})
         bound = _bound_objects(call, spec.get("boundObjectRef") or {})
         wanted = tuple(spec.get("audiences") or audiences)
         token, expires_s = tokens.issue(call.info.namespace, account, wanted, lifetime_s, bound)
@@ -68,6 +71,22 @@ def _check_lifetime(lifetime_s: Any, name: str) -> None:
     if detail:
         cause = Cause("FieldValueInvalid", "spec.expirationSeconds", f"Invalid value: {lifetime_s}: {detail}")
         raise invalid("authentication.k8s.io", "TokenRequest", name, [cause])
+
+
+def _check_node(call: Call, ref: dict[str, Any]) -> None:
+    """A kubelet gets tokens for the pods on its own node only (admission plugin NodeRestriction). Raises ApiError(403)."""
+    user = call.user
+    if NODES not in user.groups or not user.name.startswith(NODE_PREFIX):
+        return
+    why = "node requested token not bound to a pod"
+    if ref.get("kind") == "Pod":
+        pods = call.registry.kinds.resource("", "v1", "pods")
+        assert pods is not None
+        pod = call.registry.current(pods, call.info.namespace, ref.get("name", ""))
+        if pod is not None and pod.obj["spec"].get("nodeName") == user.name.removeprefix(NODE_PREFIX):
+            return
+        why = "node requested token bound to a pod scheduled on a different node"
+    raise forbidden("", "serviceaccounts", call.info.name, why)
 
 
 def _bound_objects(call: Call, ref: dict[str, Any]) -> list[Bound]:
