@@ -112,7 +112,7 @@ CLUSTER_ROLES: dict[str, tuple[str, ...]] = {
         f"{_R} | storage.k8s.io | csidrivers,csinodes,csistoragecapacities,storageclasses,volumeattachments",
         "create | authentication.k8s.io | tokenreviews",
         "create | authorization.k8s.io | subjectaccessreviews",
-        f"patch,update,{_R} | | persistentvolumeclaims",
+        f"patch,update,{_R} | | persistentvolumeclaims,persistentvolumes",
     ),
     # DIFFERS: upstream's controller manager acts as one service account a controller; ours acts as one user, whose
     # role is the sum of what those may do. It may change and delete anything (garbage collection), but not bind
