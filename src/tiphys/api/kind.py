@@ -195,6 +195,11 @@ class Kind:
     """Dotted paths of spec replicas, status replicas and selector ("" for none) for the scale subresource. The
     selector may be a string (custom resources), a LabelSelector object, or a plain map of labels."""
     custom: bool = False
+    _prefix: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        group = self.group if self.storage_group is None else self.storage_group
+        object.__setattr__(self, "_prefix", f"/registry/{group or 'core'}/{self.plural}/")
 
     @property
     def api_version(self) -> str:
@@ -212,11 +217,10 @@ class Kind:
 
     def storage_prefix(self) -> str:
         """Return `/registry/<group>/<plural>/`, where the core group is written `core`."""
-        group = self.group if self.storage_group is None else self.storage_group
-        return f"/registry/{group or 'core'}/{self.plural}/"
+        return self._prefix
 
     def storage_key(self, namespace: str, name: str) -> str:
-        return f"{self.storage_prefix()}{namespace}/{name}" if self.namespaced else f"{self.storage_prefix()}{name}"
+        return f"{self._prefix}{namespace}/{name}" if self.namespaced else f"{self._prefix}{name}"
 
     def subresource(self, name: str) -> Subresource | None:
         return next((s for s in self.subresources if s.name == name), None)

@@ -12,9 +12,11 @@ import base64
 import logging
 from collections.abc import Callable
 
+import msgspec
+
 from tiphys.api.kind import Kind
 from tiphys.apiserver.cache import WatchCache
-from tiphys.apiserver.tokens import BadToken, Claims, Tokens
+from tiphys.apiserver.tokens import REMEMBERED_TOKENS, BadToken, Claims, Tokens
 from tiphys.apiserver.user import ANONYMOUS, AUTHENTICATED, CREDENTIAL, UNAUTHENTICATED, User
 from tiphys.base.errors import unauthorized
 from tiphys.wire.message import Request
@@ -27,6 +29,14 @@ _WEBSOCKET_TOKEN = "base64url.bearer.authorization.k8s.io."
 _PLURALS = {"Pod": "pods", "Secret": "secrets", "Node": "nodes"}
 
 
+class _Seen(msgspec.Struct, frozen=True):
+    """A token that was good when the newest change of a service account was that of `accounts_at`."""
+
+    claims: Claims
+    user: User
+    accounts_at: int
+
+
 class RequestAuthenticator:
     """The Authenticator of the pipeline. `kind_of(plural)` returns a Kind of the core group."""
 
@@ -37,19 +47,28 @@ class RequestAuthenticator:
         self._audiences = frozenset(audiences)
         self._cache = cache
         self._kind_of = kind_of
+        self._accounts = cache.resource(kind_of("serviceaccounts").storage_prefix())
         self._by_certificate: dict[tuple[str, tuple[str, ...], str], User] = {}
         """Users of client certificates seen lately."""
+        self._by_header: dict[str, _Seen] = {}
+        """Tokens seen lately, by the whole Authorization header."""
 
     def authenticate(self, request: Request) -> User:
         peer = request.peer
         if peer.common_name is not None:
             key = (peer.common_name, peer.organizations, peer.certificate_sha256)
             return self._by_certificate.get(key) or self._of_certificate(*key)
+        header = request.headers.get("authorization", "")
+        seen = self._by_header.get(header)
+        if seen is not None and seen.accounts_at == self._accounts.changed_at:
+            claims = seen.claims
+            if self._tokens.is_valid_now(claims):
+                return seen.user
         token = _bearer_token(request)
         if not token:
             return _NOBODY
         try:
-            return self.check_token(token, self._audiences)[0]
+            return self._of_token(token, header)
         except BadToken as error:
             log.info("refused a bearer token from %s: %s", peer.address, error)
             raise unauthorized() from None
@@ -60,6 +79,16 @@ class RequestAuthenticator:
         if len(self._by_certificate) >= REMEMBERED_CERTIFICATES:
             self._by_certificate.clear()
         self._by_certificate[name, organizations, digest] = user
+        return user
+
+    def _of_token(self, token: str, header: str) -> User:
+        """Check a token; remember it until its service account may have changed, if it is bound to nothing else."""
+        user, _ = self.check_token(token, self._audiences)
+        claims = self._tokens.check(token)
+        if header and not claims.bound:
+            if len(self._by_header) >= REMEMBERED_TOKENS:
+                self._by_header.clear()
+            self._by_header[header] = _Seen(claims, user, self._accounts.changed_at)
         return user
 
     def check_token(self, token: str, audiences: frozenset[str]) -> tuple[User, tuple[str, ...]]:

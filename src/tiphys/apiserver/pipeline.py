@@ -22,6 +22,8 @@ from tiphys.wire.message import Answer, Request, Response
 
 log = logging.getLogger(__name__)
 
+REMEMBERED_PATHS = 4096
+
 
 class Authenticator(Protocol):
     def authenticate(self, request: Request) -> User:
@@ -75,12 +77,14 @@ class ApiServer:
         self._resources = resources
         self._paths = paths
         self._own_groups = frozenset(own_groups)
+        self._gets: dict[str, RequestInfo] = {}
+        """What plain GETs of paths seen lately ask for."""
 
     async def handle(self, request: Request) -> Answer:
         """Answer one request. Never raises but for cancellation."""
         try:
             user = self._authenticate(request)
-            info = parse_request_info(request)
+            info = self._info(request)
             user = self._impersonate(request, user)
             self._authorize(user, info)
             return await self._route(request, info, user)
@@ -89,6 +93,17 @@ class ApiServer:
         except Exception as error:  # the request boundary: a bug in one request must not hurt another
             log.exception("%s %s failed", request.method, request.path)
             return status_response(internal(f"{type(error).__name__}: {error}"))
+
+    def _info(self, request: Request) -> RequestInfo:
+        if request.raw_query or request.method != "GET":
+            return parse_request_info(request)
+        info = self._gets.get(request.path)
+        if info is None:
+            info = parse_request_info(request)
+            if len(self._gets) >= REMEMBERED_PATHS:
+                self._gets.clear()
+            self._gets[request.path] = info
+        return info
 
     def _no_such_path(self, request: Request, error: ApiError) -> Response:
         """Upstream answers a path that nothing claims in plain text; below a group of its own it is a Status."""

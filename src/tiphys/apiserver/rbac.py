@@ -84,25 +84,16 @@ class RbacAuthorizer:
         self._roles, self._role_bindings, self._cluster_roles, self._cluster_role_bindings = (
             cache.resource(kind_of(name).storage_prefix()) for name in names
         )
-        self._version: tuple[int, ...] = ()
+        self._version = -1
+        """Sum of the revisions of the four resources' last changes: each only grows, so it stands if they all do."""
         self._grants: dict[tuple[str, str], list[Grant]] = {}
-        self._decisions: dict[tuple[Any, ...], Decision] = {}
+        self._decisions: dict[tuple[str, tuple[str, ...], RequestInfo], Decision] = {}
 
     def authorize(self, user: User, info: RequestInfo) -> Decision:
         if MASTERS in user.groups:
             return ALLOWED
         self._refresh()
-        key = (
-            user.name,
-            user.groups,
-            info.verb,
-            info.group,
-            info.resource,
-            info.subresource,
-            info.namespace,
-            info.name,
-            "" if info.is_resource else info.path,
-        )
+        key = (user.name, user.groups, info)
         decision = self._decisions.get(key)
         if decision is None:
             decision = ALLOWED if self._allows(user, info) else DENIED
@@ -124,8 +115,12 @@ class RbacAuthorizer:
         return any(rule.allows(info) for grant in self.grants(user, namespace) for rule in grant.rules)
 
     def _refresh(self) -> None:
-        caches = (self._roles, self._role_bindings, self._cluster_roles, self._cluster_role_bindings)
-        version = tuple(cache.changed_at for cache in caches)
+        version = (
+            self._roles.changed_at
+            + self._role_bindings.changed_at
+            + self._cluster_roles.changed_at
+            + self._cluster_role_bindings.changed_at
+        )
         if version == self._version:
             return
         self._version = version

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import orjson
 
 from tiphys.api.kind import JsonObject, Kind, Kinds
@@ -35,7 +35,7 @@ from tiphys.base.errors import ApiError, Cause, bad_request, invalid, method_not
 from tiphys.wire.message import Answer, Request, Response
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
-DELETES_AT_ONCE = 32
+DELETES_AT_ONCE = 16
 """Objects of one deletecollection that are deleted at the same time, so that the store commits them in groups."""
 _RETURNS_DELETED = frozenset(
     {
@@ -55,8 +55,12 @@ _RETURNS_DELETED = frozenset(
 """Kinds whose DELETE answers with the object that was removed; the others answer with a Status."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+WARNINGS_LIMIT = 4096
+"""Characters of all warnings of an answer; when there are more, each is cut and only the first are sent."""
+WARNING_LIMIT = 256
+
+
+class Call(msgspec.Struct, frozen=True, eq=False):
     """One resource request with all that a subresource handler needs."""
 
     request: Request

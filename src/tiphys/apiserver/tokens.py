@@ -124,12 +124,14 @@ class Tokens:
             if len(self._checked) >= REMEMBERED_TOKENS:
                 self._checked.clear()
             self._checked[token] = claims
-        now_s = self._clock.now_s()
-        if now_s > claims.expires_s:
-            raise BadToken("service account token has expired")
-        if now_s < claims.not_before_s - LEEWAY_S:
-            raise BadToken("service account token is not valid yet")
+        if not self.is_valid_now(claims):
+            expired = self._clock.now_s() > claims.expires_s
+            raise BadToken(f"service account token {'has expired' if expired else 'is not valid yet'}")
         return claims
+
+    def is_valid_now(self, claims: Claims) -> bool:
+        """Tell whether the time is within the token's lifetime."""
+        return claims.not_before_s - LEEWAY_S <= self._clock.now_s() <= claims.expires_s
 
     def _verify(self, token: str) -> Claims:
         import jwt

@@ -17,7 +17,6 @@ import asyncio
 import enum
 import hashlib
 import logging
-import re
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
@@ -28,6 +27,7 @@ from tiphys.base.errors import ApiError, internal, too_large
 from tiphys.wire.encoding import (
     CONTINUE,
     GZIP_FROM_BYTES,
+    Target,
     decode_target,
     encode_head,
     error_response,
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SIMPLE_GET = re.compile(rb"GET (/[!-~]*) HTTP/1\.1")
 _REPEATABLE_BYTES = 8 * 1024
 _ONCE = frozenset(("host", "content-length", "transfer-encoding"))
 """Headers that two servers on the way may read differently when they are there twice: such requests are refused."""
@@ -181,8 +180,9 @@ class HttpConnection(asyncio.BufferedProtocol):
     def data_received(self, data: bytes) -> None:
         block = self._repeat_block
         if block is not None and self._phase is Phase.IDLE and data.endswith(block) and not self._waiting:
-            line = _SIMPLE_GET.fullmatch(data, 0, len(data) - len(block))
-            if line is not None and self._simple_get(line[1]):
+            target = self._server.decode_get(data[: -len(block)])
+            if target is not None:
+                self._simple_get(target)
                 return
         if self._raw is not None:
             self._raw.feed(data)
@@ -230,18 +230,14 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._repeat_block = data[data.index(b"\r\n") :]
             self._repeat_headers = self._headers
 
-    def _simple_get(self, target: bytes) -> bool:
-        try:
-            path, query, raw_path = decode_target(target)
-        except ValueError:
-            return False
+    def _simple_get(self, target: Target) -> None:
+        path, query, raw_path = target
         self._http_1_0 = False
         self._busy = True
         request = Request("GET", path, query, self._repeat_headers, b"", self._peer, raw_path)
         self._handle(request, True)
         if not self._busy and self._waiting:
             self._next()
-        return True
 
     def on_message_begin(self) -> None:
         self._in_message = self._in_head = True

@@ -76,7 +76,11 @@ def gzip_body(body: bytes | Sequence[bytes]) -> bytes:
     return b"".join(packed)
 
 
-def decode_target(target: bytes) -> tuple[str, str, str]:
+Target = tuple[str, str, str]
+"""Decoded path, raw query, raw path."""
+
+
+def decode_target(target: bytes) -> Target:
     """Return (decoded path, raw query, raw path) of a request target. Raises ValueError when it is malformed.
 
     Dots and doubled slashes stay as they are: the handler's routing finds nothing there and answers 404, as upstream.

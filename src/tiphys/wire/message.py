@@ -8,9 +8,11 @@ a request that it made itself, so no byte of HTTP is written.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import parse_qs
+
+import msgspec
 
 JSON = "application/json"
 
@@ -31,14 +33,13 @@ class Peer:
     """(user name, groups) asserted by the process itself: local clients only, never set from the network."""
 
 
-@dataclass(slots=True)
-class Request:
+class Request(msgspec.Struct, eq=False):
     """One request with its whole body. Header names are lower case; the path is percent-decoded, without the query."""
 
     method: str
     path: str
     raw_query: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     body: bytes = b""
     peer: Peer = Peer()
     raw_path: str = ""
@@ -58,8 +59,7 @@ class Request:
         return values[0] if values else default
 
 
-@dataclass(slots=True)
-class Response:
+class Response(msgspec.Struct):
     """A whole answer. `body` is one buffer or several that the core writes one after another without joining them."""
 
     status: int = 200

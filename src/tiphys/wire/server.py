@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import ssl
 import time
@@ -19,6 +20,7 @@ from typing import Any
 
 from tiphys.base.clock import Clock, SystemClock
 from tiphys.wire.connection import HttpConnection
+from tiphys.wire.encoding import Target, decode_target
 from tiphys.wire.message import Handler
 from tiphys.wire.sink import StreamSink
 from tiphys.wire.step import Stepper
@@ -27,6 +29,9 @@ log = logging.getLogger(__name__)
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_SIMPLE_GET = re.compile(rb"GET (/[!-~]*) HTTP/1\.1")
+REMEMBERED_LINES = 4096
+REMEMBERED_LINE_BYTES = 512
 READ_BYTES = 64 * 1024
 TICK_S = 1.0
 """How often deadlines are looked at; they are that exact."""
@@ -77,6 +82,8 @@ class HttpServer:
         self.date = b""
         """The Date header's line as of the last tick."""
         self._ticker: asyncio.TimerHandle | None = None
+        self._targets: dict[bytes, Target] = {}
+        """Targets by request line, of those seen lately."""
         self._dirty: list[StreamSink] = []
         """Streams with something to send, flushed together once per turn of the loop."""
         self.stopping = False
@@ -168,6 +175,23 @@ class HttpServer:
         self.connections.pop(connection, None)
         if self._empty is not None and not self.connections and not self._empty.done():
             self._empty.set_result(None)
+
+    def decode_get(self, line: bytes) -> Target | None:
+        """Return the target of a request line if it is that of a well-formed GET; clients repeat theirs."""
+        target = self._targets.get(line)
+        if target is None:
+            match = _SIMPLE_GET.fullmatch(line)
+            if match is None:
+                return None
+            try:
+                target = decode_target(match[1])
+            except ValueError:
+                return None
+            if len(line) <= REMEMBERED_LINE_BYTES:
+                if len(self._targets) >= REMEMBERED_LINES:
+                    self._targets.clear()
+                self._targets[line] = target
+        return target
 
     def flush_soon(self, sink: StreamSink) -> None:
         """Flush a stream at the end of this turn of the loop."""
