@@ -22,6 +22,7 @@ from tiphys.base.errors import Cause
 APPROVAL_ANNOTATION = "api-approved.kubernetes.io"
 
 _PROTECTED = re.compile(r"(.*\.)?(k8s|kubernetes)\.io")
+_TYPES = ("array", "boolean", "integer", "number", "object", "string")
 _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
 _COMBINATORS = ("allOf", "anyOf", "oneOf")
 _NOT_INSIDE_COMBINATORS = ("additionalProperties", "default", "description", "nullable", "title", "type")
@@ -128,6 +129,8 @@ def _node_causes(schema: Mapping[str, Any], path: str) -> list[Cause]:
     if schema.get("$ref"):
         causes.append(forbidden(f"{path}.$ref", "$ref is not supported"))
     causes += _pattern_causes(schema, path)
+    if schema.get("type") and schema["type"] not in _TYPES:
+        causes.append(not_supported(f"{path}.type", schema["type"], _TYPES))
     if schema.get("uniqueItems"):
         text = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
         causes.append(forbidden(f"{path}.uniqueItems", text))

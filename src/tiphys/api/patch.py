@@ -65,7 +65,7 @@ def apply_json_patch(obj: JsonObject, operations: Any) -> JsonObject:
                 document = _add(document, _pointer(operation.get("path")), orjson.loads(copied))
             else:
                 document = _operate(document, operation)
-        except (_Unfit, orjson.JSONEncodeError, RecursionError):  # the last two: moves made it deeper than anything may be
+        except (_Unfit, orjson.JSONEncodeError, RecursionError):  # the last two: too deep, by moves
             raise rejected() from None
     if not isinstance(document, dict) or is_too_deep(document):
         raise rejected()

@@ -11,6 +11,7 @@ the JSON decoder that upstream uses.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -194,11 +195,11 @@ def find_duplicate_fields(data: bytes) -> list[str]:
         result = Repeated(pairs)
         if len(result) != len(pairs):
             seen_any = True
-            names = [name for name, _ in pairs]
-            result.repeated = tuple(dict.fromkeys(n for i, n in enumerate(names) if n in names[:i]))
+            counts = Counter(name for name, _ in pairs)
+            result.repeated = tuple(name for name in counts if counts[name] > 1)
         return result
 
-    document = json.loads(data, object_pairs_hook=hook)
+    document = json.loads(data, object_pairs_hook=hook, parse_int=str)  # int() refuses thousands of digits
     if not seen_any:
         return []
     found: list[str] = []

@@ -16,7 +16,7 @@ from tiphys.api.causes import format_go, go_quote
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.api.patch import apply_json_patch, apply_merge_patch
 from tiphys.api.strategic import apply_strategic_patch
-from tiphys.apiserver.body import decode_object, media_type, parse_json, parse_yaml
+from tiphys.apiserver.body import STRICT_PROBLEMS, check_kind, decode_object, media_type, parse_json, parse_yaml
 from tiphys.apiserver.registry import Make, WriteContext
 from tiphys.base.clock import Clock, format_time
 from tiphys.base.errors import Cause, bad_request, invalid, unsupported_media_type
@@ -60,6 +60,12 @@ def make_apply(
         raise bad_request("error decoding YAML: the applied configuration must be an object")
     if not applied.get("apiVersion") or not applied.get("kind"):
         raise bad_request("invalid object type: apiVersion and kind must be set in an applied configuration")
+    if applied["apiVersion"] != kind.api_version and isinstance(applied["apiVersion"], str):
+        raise bad_request(
+            f"Incorrect version specified in apply patch. Specified patch version: {applied['apiVersion']}, "
+            f"expected: {kind.api_version}"
+        )
+    check_kind(applied, kind)
     decode_object(applied, kind, context.field_validation, None, context.warnings)
     if (applied.get("metadata") or {}).get("managedFields"):
         raise bad_request("metadata.managedFields must be nil")
@@ -108,7 +114,7 @@ def _checked(make: Make, kind: Kind, context: WriteContext, strategic: JsonObjec
                 detail = f"unrecognized type: {detail.rpartition(' ')[2]}"
             raise invalid("", "", "", [_patch_cause(strategic, result, detail)])
         if decoded.unknown_fields and context.field_validation != "Ignore":
-            problems = [f'unknown field "{path}"' for path in decoded.unknown_fields]
+            problems = [f'unknown field "{path}"' for path in decoded.unknown_fields[:STRICT_PROBLEMS]]
             if context.field_validation == "Strict":
                 detail = f"strict decoding error: {', '.join(problems)}"
                 raise invalid("", "", "", [_patch_cause(strategic, result, detail)])

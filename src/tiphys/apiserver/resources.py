@@ -297,9 +297,11 @@ def answer_written(call: Call, written: Written, context: WriteContext) -> Respo
 
 
 def warning_headers(warnings: Sequence[str]) -> list[tuple[str, str]]:
-    """Return one Warning header for each distinct warning (RFC 7234, code 299)."""
-    texts = dict.fromkeys(warnings)
-    return [("Warning", "299 - " + orjson.dumps(text[:1024]).decode()) for text in texts]
+    """Return one Warning header for each distinct warning (RFC 7234, code 299); cut short when they are too much."""
+    texts = list(dict.fromkeys(warnings))
+    if sum(map(len, texts)) > WARNINGS_LIMIT:
+        texts = [text[:WARNING_LIMIT] for text in texts[: WARNINGS_LIMIT // WARNING_LIMIT]]
+    return [("Warning", "299 - " + orjson.dumps(text).decode()) for text in texts]
 
 
 def delete_options(request: Request) -> DeleteOptions:
