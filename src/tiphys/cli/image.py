@@ -44,6 +44,8 @@ def load_image(name: str, file: str, reference: str) -> None:
 def _load(store: ImageStore, path: Path, reference: str) -> None:
     try:
         loaded = store.load_archive(path, reference)
+    except TiphysError as error:
+        raise NotLoaded(str(error).split("\n", 1)[0].rstrip(":")) from error
     except (tarfile.TarError, KeyError, ValueError, EOFError) as error:
         raise NotLoaded(
             f"{path} is not an archive of images ({error}); make one with `docker save -o FILE IMAGE`"
