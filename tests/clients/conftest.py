@@ -1,0 +1,55 @@
+"""Fixtures of the tests with stock clients: the shared cluster, a kubectl in a namespace of its own.
+
+Every test that uses the live cluster gets the mark `clients`, so `-m "not clients"` leaves them out.
+"""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from kubectl_cli import NEWEST, Kubectl, find_client
+from live_cluster import LiveCluster, shared_cluster
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.clients)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[LiveCluster]:
+    """A cluster of two simulated nodes, shared by all tests of the run."""
+    base = tmp_path_factory.getbasetemp()
+    with shared_cluster(base if worker_id == "master" else base.parent) as live:
+        yield live
+
+
+@pytest.fixture
+def make_namespace(cluster: LiveCluster, request: pytest.FixtureRequest) -> Callable[[str], Kubectl]:
+    """Make a namespace whose default service account is there, and return a kubectl (of a minor) that works in it."""
+
+    def make(minor: str = NEWEST) -> Kubectl:
+        plain = Kubectl(find_client(f"kubectl-{minor}"), cluster.environment())
+        name = f"t-{uuid.uuid4().hex[:10]}"
+        plain("create", "namespace", name)
+        made = plain.within(name)
+        # kubectl before 1.31 cannot wait for a creation; all that are tested can
+        made("wait", "--for=create", "serviceaccount/default", "--timeout=30s")
+        return made
+
+    return make
+
+
+@pytest.fixture
+def kubectl(make_namespace: Callable[..., Kubectl]) -> Kubectl:
+    """The newest kubectl, in a namespace of its own."""
+    return make_namespace()
