@@ -9,7 +9,7 @@ Invariant: `changes` are in the order of their revisions; `live` holds what the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +20,8 @@ import orjson
 AUTHOR: ContextVar[str] = ContextVar("author", default="")
 """Who asked for what is being written now: component, method and path."""
 STORY_LINES = 120
+FAULT = "fault"
+"""Instead of a node's name: what went wrong on purpose."""
 _HEARTBEATS = ("/registry/coordination.k8s.io/leases/", "/registry/core/events/")
 
 
@@ -96,6 +98,10 @@ class History:
 
     def note(self, event: NodeEvent) -> None:
         self.node_events.append(event)
+
+    def is_faultless(self) -> bool:
+        """Return whether nothing went wrong on purpose."""
+        return all(event.node != FAULT for event in self.node_events)
 
     def of(self, resource: str) -> Iterator[Change]:
         """Return the changes of one resource (plural)."""
@@ -186,10 +192,3 @@ def _beats(node: dict[str, Any]) -> Any:
     kept = [{k: v for k, v in c.items() if k not in dropped} for c in conditions]
     meta = {k: v for k, v in node["metadata"].items() if k != "managedFields"}
     return (meta, node.get("spec"), status, kept)
-
-
-Select = Callable[[dict[str, Any]], bool]
-
-
-def named(objects: Iterable[dict[str, Any]]) -> list[str]:
-    return [part_of(obj) for obj in objects]

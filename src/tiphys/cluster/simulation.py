@@ -21,7 +21,7 @@ from tiphys.base.clock import Clock, LoopClock, Randomness
 from tiphys.client.local import LocalClient
 from tiphys.cluster.faults import Faults, FaultyClient, Link
 from tiphys.cluster.faultystore import FaultyStore
-from tiphys.cluster.history import History, NodeEvent, Violation
+from tiphys.cluster.history import FAULT, History, NodeEvent, Violation
 from tiphys.cluster.simulatedserver import SimulatedServer
 from tiphys.controllers.run import Deps, run_controllers
 from tiphys.kubelet.machine import Machine
@@ -125,6 +125,8 @@ class SimulatedCluster:
         self._stack.push_async_callback(self.server.kill)
         self._stack.push_async_callback(self.client.close)
         self._stack.push_async_callback(self._stop_components)
+        if self.plan.faults != Faults():
+            self.note(f"all lines have {self.plan.faults}")
         self._add(CONTROLLERS, self._run_controllers, "system:kube-controller-manager")
         self._add(SCHEDULER, self._run_scheduler, "system:kube-scheduler")
         for index in range(self.plan.nodes):
@@ -172,8 +174,9 @@ class SimulatedCluster:
 
     # What can go wrong
 
-    def note(self, what: str, node: str = "fault") -> None:
-        self.history.note(NodeEvent(self.clock.monotonic_s(), node, what))
+    def note(self, what: str) -> None:
+        """Record that something goes wrong on purpose."""
+        self.history.note(NodeEvent(self.clock.monotonic_s(), FAULT, what))
 
     async def crash(self, name: str, down_s: float = 0.0) -> None:
         """Kill a component and start it again later; a node's containers live on."""

@@ -7,12 +7,14 @@ start lists the pods before it decides, so it counts them.
 
 Spec: pods of ReplicaSets, Jobs and DaemonSets carry `generateName`, the controller's owner reference and the
 template's labels, annotations and finalizers.
+
+Invariant: a name is uncertain only as long as no plan has counted its pod (`PodNames.settle`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from tiphys.api.views.meta import ObjectMeta
@@ -89,7 +91,7 @@ class PodNames:
     def __init__(self, randomness: Randomness) -> None:
         self._randomness = randomness
         self._uncertain: dict[str, list[str]] = {}
-        """Owner uid (or another slot) -> names whose create may or may not have happened."""
+        """Slot (the owner's uid, or `uid/part`) -> names whose create may or may not have happened."""
 
     def draw(self, slot: str, base: str) -> tuple[str, bool]:
         """Return a name for a new pod, an uncertain one first, and whether it was uncertain."""
@@ -105,8 +107,28 @@ class PodNames:
         """Remember a name whose create had no answer."""
         self._uncertain.setdefault(slot, []).append(name)
 
-    def forget(self, slot: str) -> None:
-        self._uncertain.pop(slot, None)
+    def settle(self, owner_uid: str, counted: Iterable[Pod]) -> None:
+        """Forget names of pods that are about to be counted: their create happened, and the next one needs a new name.
+
+        To be called with what a plan is made from, right before it: a name that is left was not counted.
+        """
+        if not self._uncertain:
+            return
+        there = {pod.metadata.name for pod in counted}
+        for slot in self._slots(owner_uid):
+            kept = [name for name in self._uncertain[slot] if name not in there]
+            if kept:
+                self._uncertain[slot] = kept
+            else:
+                del self._uncertain[slot]
+
+    def forget(self, owner_uid: str) -> None:
+        """Forget all names of an owner that is gone."""
+        for slot in self._slots(owner_uid):
+            del self._uncertain[slot]
+
+    def _slots(self, owner_uid: str) -> list[str]:
+        return [slot for slot in self._uncertain if slot.partition("/")[0] == owner_uid]
 
 
 async def create_pod(

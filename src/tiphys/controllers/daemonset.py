@@ -106,6 +106,7 @@ class DaemonSetLoop:
         pods = await claim(resources.DAEMONSETS, daemonset, daemonset.spec.selector, self.pods)
         now_s = self.shared.deps.clock.now_s()
         nodes = self.nodes.all()
+        self.names.settle(daemonset.metadata.uid, pods)
         plan = plan_daemons(daemonset, nodes, pods, digest, now_s)
         error = await self._apply(key, daemonset, plan, digest, now_s)
         pods = self.pods.owned(daemonset.metadata.uid)

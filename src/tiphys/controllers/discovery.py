@@ -19,6 +19,9 @@ import orjson
 from tiphys.base.errors import ApiError
 from tiphys.client.interface import Client, Resource
 
+TRIES = 5
+RETRY_S = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
@@ -38,13 +41,13 @@ class Discovery:
 
 async def discover(client: Client) -> Discovery:
     """Read the server's discovery documents. Raises when even the list of groups cannot be had."""
-    core, groups = await asyncio.gather(client.request("GET", "/api/v1"), client.request("GET", "/apis"))
+    core, groups = await asyncio.gather(_read(client, "/api/v1"), _read(client, "/apis"))
     served = _parse("", "v1", orjson.loads(core))
     failed: dict[str, str] = {}
 
     async def read(group: str, version: str) -> list[Served]:
         try:
-            data = await client.request("GET", f"/apis/{group}/{version}")
+            data = await _read(client, f"/apis/{group}/{version}")
         except (ApiError, OSError) as error:
             if isinstance(error, ApiError) and error.code == 404:
                 return []
@@ -64,6 +67,16 @@ async def discover(client: Client) -> Discovery:
         if slot not in chosen or item.resource.version == preferred[item.resource.group]:
             chosen[slot] = item
     return Discovery((*served, *chosen.values()), failed)
+
+
+async def _read(client: Client, path: str) -> bytes:
+    """Read one document, again if its answer is lost: of dozens, one lost answer must not spoil the whole picture."""
+    for _ in range(TRIES - 1):
+        try:
+            return await client.request("GET", path)
+        except OSError:
+            await asyncio.sleep(RETRY_S)
+    return await client.request("GET", path)
 
 
 def _parse(group: str, version: str, document: Mapping[str, Any]) -> list[Served]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any
 
 from tiphys.api.views.meta import ObjectMeta, ObjectReference, OwnerReference, PartialObject, decode_view
@@ -88,8 +89,8 @@ class GarbageLoop:
             reflector, task = self._watch(group, resource)
             self.watched[resource] = task
             new.append(reflector)
-        if not found.failed:
-            for resource in [known for known in self.watched if known not in wanted]:
+        for resource in [known for known in self.watched if known not in wanted]:
+            if resource.api_version not in found.failed:
                 self._unwatch(resource)
         if not self.ready.is_set():
             await asyncio.gather(*(reflector.synced() for reflector in new))
@@ -173,14 +174,17 @@ class GarbageLoop:
             await self._look(key, item)
 
     async def _look(self, key: str, item: Item) -> None:
-        states = {owner.uid: await self._state(item, owner) for owner in item.owners} if not item.deleting else {}
-        verdict = plan_item(item, lambda owner: states[owner.uid], self.graph)
+        # The watch may tell more while owners are read: the verdict, and what is compared with the live object below,
+        # both stand on what was seen here. Else a reference that is dropped meanwhile costs the object its life.
+        seen = replace(item)
+        states = {owner.uid: await self._state(seen, owner) for owner in seen.owners} if not seen.deleting else {}
+        verdict = plan_item(seen, lambda owner: states[owner.uid], self.graph)
         if verdict.action in (Action.KEEP, Action.WAIT):
             return
         live = await self._read(item)
         if live is None:
             return
-        if live.deletion_timestamp is None and live.owner_references != item.owners:
+        if live.deletion_timestamp is None and live.owner_references != seen.owners:
             self.queue.retry(key)
             return
         log.debug("garbage: %s %s/%s: %s", item.resource.plural, item.namespace, item.name, verdict.reason)

@@ -89,6 +89,7 @@ class JobLoop:
             await self._free([p for p in pods if TRACKING in p.metadata.finalizers and not _is_running(p)])
             return
         now_s = self.shared.deps.clock.now_s()
+        self.names.settle(job.metadata.uid, pods)
         plan = plan_job(job, pods, now_s, self._backing_off_s(job, now_s) > 0)
         job = await self._count_started(job, plan.census)
         self._remember_failures(job, plan.census, now_s)

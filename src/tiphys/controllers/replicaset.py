@@ -288,6 +288,8 @@ class ReplicaSetLoop:
         self.pods.on_change(self._pod_changed)
 
     def _set_changed(self, old: Any, new: Any) -> None:
+        if new is None:
+            self.names.forget(old.metadata.uid)
         self.queue.add(key_of(new if new is not None else old))
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
@@ -309,6 +311,7 @@ class ReplicaSetLoop:
             return
         now_s = self.shared.deps.clock.now_s()
         owned = await claim(self.resource, workload, selector_of(workload), self.pods)
+        self.names.settle(workload.metadata.uid, owned)
         failure, error = None, None
         if workload.metadata.deletion_timestamp is None:
             failure, error = await self._apply(workload, [p for p in owned if is_active(p)], now_s)

@@ -40,6 +40,15 @@ def available_of(replicaset: ReplicaSet) -> int:
     return replicaset.status.available_replicas or 0
 
 
+def lasting_of(replicaset: ReplicaSet) -> int:
+    """Return how many available pods a ReplicaSet will keep.
+
+    DIFFERS: a status from before the last step down tells of pods that are about to go; upstream counts them, and two
+    quick steps then take more than maxUnavailable allows.
+    """
+    return min(size_of(replicaset), available_of(replicaset))
+
+
 def total_size(replicasets: Sequence[ReplicaSet]) -> int:
     return sum(size_of(rs) for rs in replicasets)
 
@@ -107,7 +116,7 @@ def plan_old(
             continue
         sizes[rs.metadata.uid] = size - step
         room -= step
-    room = sum(available_of(rs) for rs in all_sets) - minimum
+    room = sum(lasting_of(rs) for rs in all_sets) - minimum
     for rs in ordered:
         size = sizes.get(rs.metadata.uid, size_of(rs))
         if room <= 0:

@@ -137,6 +137,10 @@ class Registration:
         self._written_at_s = self._clock.now_s()
 
     async def _write_status(self) -> None:
+        # Others write conditions too: a node that was cut off is Unknown on the server and must say that it is ready
+        # as soon as it can, not with its next heartbeat.
+        answer = await self._client.get(NODES, "", self.facts.name)
+        self._status = msgspec.json.decode(answer).get("status") or {}
         wanted = await self._wanted()
         due = self._clock.now_s() - self._written_at_s >= STATUS_EVERY_S
         if not due and not changed(self._status, wanted):

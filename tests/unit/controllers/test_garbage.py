@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fakecluster import FakeCluster
+from fakecluster import FakeCluster, settle
 from running import deployment, quiet, running
 
 from tiphys.client import resources
@@ -84,6 +84,27 @@ async def test_orphans_lose_their_reference_and_live() -> None:
         (child,) = cluster.list_now(resources.CONFIGMAPS)
         assert child["metadata"]["name"] == "child"
         assert not child["metadata"].get("ownerReferences")
+
+
+class Racing(FakeCluster):
+    """Lets a child be released between the verdict on it and the look at its live state, and the watch tell so."""
+
+    async def get(self, resource: Resource, namespace: str, name: str, *, subresource: str = "") -> bytes:
+        if name == "child" and (self.get_now(resource, "default/child") or {})["metadata"].get("ownerReferences"):
+            self.change(resource, "default/child", {"metadata": {"ownerReferences": None}})
+            await settle()
+        return await super().get(resource, namespace, name, subresource=subresource)
+
+
+async def test_an_object_that_is_released_while_it_is_judged_lives() -> None:
+    cluster = Racing()
+    a = cluster.put(resources.CONFIGMAPS, config("a"))
+    cluster.put(resources.CONFIGMAPS, config("child", a))
+    async with running(cluster, "garbage-collector"):
+        await quiet(cluster)
+        cluster.remove(resources.CONFIGMAPS, "default/a")
+        await quiet(cluster)
+        assert names(cluster) == ["child"]
 
 
 async def test_custom_resources_take_part_as_soon_as_they_are_served() -> None:

@@ -84,3 +84,10 @@ def test_a_resize_in_the_middle_is_shared_out_exactly(was: int, now: int, sizes:
     allowed = now + rollout.bounds(d)[0] if now else 0
     assert all(step.replicas >= 0 for step in steps)
     assert sum(step.replicas for step in steps) == allowed
+
+
+def test_pods_that_are_about_to_go_are_not_counted_as_available() -> None:
+    deployment = msgspec.convert({"metadata": {"name": "web"}, "spec": {"replicas": 6}}, Deployment)
+    old = Model("old", size=4, available=5, created=1, annotations={}).view()
+    new = Model("new", size=4, available=3, created=2, annotations={}).view()
+    assert [step.replicas for step in rollout.plan_old(deployment, [old, new], [old], new)] == [2]
