@@ -306,7 +306,8 @@ def _conflict(conflicts: list[tuple[Manager, tuple[str, ...]]]) -> ApiError:
 
 
 def _last_applied_fields(live: JsonObject | None, root: Node) -> Tree | None:
-    """Return the fields of the configuration that kubectl last applied on the client side."""
+    """Return the fields of the configuration that kubectl last applied on the client side, and that still have the
+    values that it gave them: those kubectl may take over. A field that somebody changed since is a conflict."""
     text = ((live or {}).get("metadata") or {}).get("annotations", {}).get(LAST_APPLIED)
     if not text:
         return None
@@ -314,7 +315,13 @@ def _last_applied_fields(live: JsonObject | None, root: Node) -> Tree | None:
         config = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
-    return fields_of(config, root) if isinstance(config, dict) else None
+    if not isinstance(config, dict):
+        return None
+    fields: Tree | None = fields_of(config, root)
+    for changed in compare(config, live or {}, root):
+        if fields and changed:
+            fields = difference(fields, changed)
+    return fields
 
 
 def _sync_last_applied(merged: JsonObject, applied: JsonObject, manager: str) -> None:

@@ -428,3 +428,14 @@ def test_set_algebra(left: Json, right: Json) -> None:
     if left and right:
         assert paths(difference(left, right)) == paths(left) - paths(right)
         assert paths(intersection(left, right)) == paths(left) & paths(right)
+
+
+def test_a_field_changed_since_kubectl_applied_it_is_a_conflict_for_its_server_side_apply() -> None:
+    text = '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"x":"1","y":"1"}}\n'
+    annotations = {LAST_APPLIED: text}
+    live = tracked(None, config_map({"x": "1", "y": "1"}, annotations=annotations), "kubectl-client-side-apply")
+    live = tracked(live, config_map({"x": "2", "y": "1"}, annotations=annotations), "kubectl-patch")
+    with pytest.raises(ApiError) as caught:
+        applied(live, config_map({"x": "3", "y": "1"}))
+    assert caught.value.code == 409
+    assert 'conflict with "kubectl-patch" using v1: .data.x' in caught.value.message
