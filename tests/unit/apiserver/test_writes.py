@@ -240,3 +240,12 @@ async def settled(server: Server, path: str, status: int) -> None:
             return
         await asyncio.sleep(0)
     raise AssertionError(f"{path} never answered {status}")
+
+
+@pytest.mark.parametrize("minor", range(25, 38))
+async def test_every_version_assembles_and_takes_a_pod(minor: int) -> None:
+    async with running_server(version=(1, minor)) as server:
+        body = {"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+        made = await server.made("/api/v1/namespaces/default/pods", body)
+        assert made["spec"]["serviceAccountName"] == "default"
+        assert (await server.call("DELETE", "/api/v1/namespaces/default/pods/a"))[0] == 200
