@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from tiphys.api.causes import format_go
 from tiphys.api.kind import JsonObject, Schema
 from tiphys.api.patch import copy_json, equal_json, rejected
@@ -107,6 +109,7 @@ def _retain_keys(original: dict[str, Any], patch: dict[str, Any]) -> None:
     keys = patch.pop(_RETAIN_KEYS)
     if not isinstance(keys, list):
         raise bad_request("invalid patch format of retainKeys")
+    keys = frozenset(key for key in keys if isinstance(key, str))
     for key, value in patch.items():
         if value is not None and not key.startswith((_DELETE_LIST, _ORDER)) and key not in keys:
             raise rejected()
@@ -118,7 +121,8 @@ def _delete_from_list(original: dict[str, Any], key: str, values: Any) -> None:
     if not isinstance(values, list):
         raise bad_request("invalid patch format of primitive list")
     if isinstance(original.get(key), list):
-        original[key] = [item for item in original[key] if not any(equal_json(item, value) for value in values)]
+        removed = _positions(values, "")
+        original[key] = [item for item in original[key] if _identity(item, "") not in removed]
 
 
 def _merge_ordered_lists(original: dict[str, Any], patch: dict[str, Any], node: Node | None) -> None:
@@ -172,22 +176,37 @@ def _same(left: Any, right: Any, merge_key: str) -> bool:
     return equal_json(left, right)
 
 
-def _find(items: list[Any], wanted: Any, merge_key: str) -> int:
-    return next((index for index, item in enumerate(items) if _same(item, wanted, merge_key)), -1)
+def _identity(item: Any, merge_key: str) -> bytes:
+    """Return what is equal for items that are the same: a list of many items is merged in linear time by it."""
+    keyed = bool(merge_key) and isinstance(item, dict)
+    value = item.get(merge_key) if keyed else item
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    return orjson.dumps((keyed, value), option=orjson.OPT_SORT_KEYS)
+
+
+def _positions(items: list[Any], merge_key: str) -> dict[bytes, int]:
+    """Return the first position of each item; maps without the key are no item that could be found."""
+    positions: dict[bytes, int] = {}
+    for index, item in enumerate(items):
+        if not merge_key or not isinstance(item, dict) or merge_key in item:
+            positions.setdefault(_identity(item, merge_key), index)
+    return positions
 
 
 def _in_order(items: list[Any], order: list[Any], live: list[Any], merge_key: str) -> list[Any]:
     """Put the items named by `order` in that order, the others between them where the live list had them."""
     named: list[tuple[int, Any]] = []
     others: list[Any] = []
+    in_order, in_live = _positions(order, merge_key), _positions(live, merge_key)
     for item in items:
-        position = _find(order, item, merge_key)
+        position = in_order.get(_identity(item, merge_key), -1)
         if position >= 0:
             named.append((position, item))
         else:
             others.append(item)
     named.sort(key=lambda pair: pair[0])
-    places = {id(item): _find(live, item, merge_key) for item in items}
+    places = {id(item): in_live.get(_identity(item, merge_key), -1) for item in items}
     others.sort(key=lambda item: places[id(item)])
     result: list[Any] = []
     waiting = iter(others)
@@ -209,10 +228,8 @@ def _merge_list(original: list[Any], patch: list[Any], node: Node | None) -> lis
     if isinstance(sample, list):
         raise rejected()
     if not isinstance(sample, dict):
-        merged: list[Any] = []
-        for item in [*original, *patch]:
-            if _find(merged, item, "") < 0:
-                merged.append(item)
+        both = [*original, *patch]
+        merged = [both[position] for position in _positions(both, "").values()]
         return _in_order(merged, patch, original, "")
     if not merge_key:
         raise ApiError(500, "", "cannot merge lists without merge key")
@@ -222,9 +239,10 @@ def _merge_list(original: list[Any], patch: list[Any], node: Node | None) -> lis
         return original
     item_node = node.item_node() if node is not None else None
     merged = list(original)
+    positions = _positions(merged, merge_key)
     for item in changes:
-        position = _find(merged, item, merge_key)
-        if position < 0:
+        position = positions.setdefault(_identity(item, merge_key), len(merged))
+        if position == len(merged):
             merged.append(_without_directives(item))
         else:
             merged[position] = _merge_map(merged[position], dict(item), item_node)
@@ -234,6 +252,7 @@ def _merge_list(original: list[Any], patch: list[Any], node: Node | None) -> lis
 def _obey_directives(original: list[Any], patch: list[Any], merge_key: str) -> tuple[list[Any], list[Any], bool]:
     """Return (what is left of the original, the items to merge, whether the patch replaces the whole list)."""
     changes: list[Any] = []
+    deleted: list[Any] = []
     replace = False
     for item in patch:
         if not isinstance(item, dict):
@@ -244,7 +263,7 @@ def _obey_directives(original: list[Any], patch: list[Any], merge_key: str) -> t
         elif directive == "delete":
             if merge_key not in item:
                 raise _no_merge_key(item, merge_key)
-            original = [live for live in original if not _same(live, item, merge_key)]
+            deleted.append(item)
         elif directive not in (None, "merge"):
             raise ApiError(500, "", f"unknown patch type: {directive} in map: {format_go(item)}")
         else:
@@ -253,4 +272,7 @@ def _obey_directives(original: list[Any], patch: list[Any], merge_key: str) -> t
             changes.append(item)
     if replace:
         return [_without_directives(item) for item in patch if _PATCH not in item], [], True
+    if deleted:
+        gone = _positions(deleted, merge_key)
+        original = [item for item in original if _identity(item, merge_key) not in gone]
     return original, changes, False
