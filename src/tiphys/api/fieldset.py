@@ -248,6 +248,8 @@ def _compare_fields(old: dict[str, Any], new: dict[str, Any], node: Node) -> tup
     removed: Tree = {}
     for name, value in new.items():
         before = old.get(name, _ABSENT)
+        if before == value and type(before) is type(value):
+            continue
         if before is _ABSENT and name in always and isinstance(value, dict | list):
             before = type(value)()
         _put(f"f:{name}", before, value, node.field(name) or _RAW, taken, removed)

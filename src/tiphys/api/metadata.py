@@ -25,6 +25,7 @@ from tiphys.base.errors import Cause
 
 _IMMUTABLE = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 _ORPHAN, _FOREGROUND = "orphan", "foregroundDeletion"
+MANAGER_MAX_BYTES = 128
 _STANDARD_FIELD_TYPES = ("FieldsV1",)
 
 
@@ -52,8 +53,11 @@ def validate_object_meta(obj: JsonObject, kind: Kind, namespaced: bool | None = 
     return causes + validate_managed_fields(meta.get("managedFields") or (), "metadata.managedFields")
 
 
-def validate_object_meta_update(new: JsonObject, old: JsonObject) -> list[Cause]:
-    """Return the causes of bad metadata of an update. `new` must carry the fields that the registry keeps from old."""
+def validate_object_meta_update(new: JsonObject, old: JsonObject, *, changes_only: bool = False) -> list[Cause]:
+    """Return the causes of bad metadata of an update. `new` must carry the fields that the registry keeps from old.
+
+    With `changes_only`, what `validate_object_meta` would find as well is left to it.
+    """
     meta: Mapping[str, Any] = new.get("metadata") or {}
     before: Mapping[str, Any] = old.get("metadata") or {}
     causes: list[Cause] = []
@@ -74,6 +78,8 @@ def validate_object_meta_update(new: JsonObject, old: JsonObject) -> list[Cause]
         if meta.get(name) != before.get(name):
             value = meta.get(name, "" if name in ("name", "namespace", "uid") else None)
             causes.append(immutable(f"metadata.{name}", value))
+    if changes_only:
+        return causes
     causes += _validate_texts(meta)
     if meta.get("finalizers") != before.get("finalizers"):
         causes += _validate_finalizers(meta.get("finalizers") or ())
@@ -155,6 +161,10 @@ def validate_managed_fields(entries: Sequence[Mapping[str, Any]], path: str) -> 
     """Return the causes of managedFields entries that a client wrote badly."""
     causes = []
     for index, entry in enumerate(entries):
+        manager = entry.get("manager", "")
+        plain = entry.get("operation") in ("Apply", "Update") and entry.get("fieldsType") == "FieldsV1"
+        if plain and manager.isprintable() and byte_length(manager) <= MANAGER_MAX_BYTES:
+            continue
         where = f"{path}[{index}]"
         operation = entry.get("operation", "")
         if operation not in ("Apply", "Update"):
@@ -162,15 +172,15 @@ def validate_managed_fields(entries: Sequence[Mapping[str, Any]], path: str) -> 
         fields_type = entry.get("fieldsType", "")
         if fields_type and fields_type not in _STANDARD_FIELD_TYPES:
             causes.append(invalid_value(f"{where}.fieldsType", fields_type, "must be `FieldsV1`"))
-        causes += validate_field_manager(entry.get("manager", ""), f"{where}.manager")
+        causes += validate_field_manager(manager, f"{where}.manager")
     return causes
 
 
 def validate_field_manager(manager: str, path: str = "fieldManager") -> list[Cause]:
     """Return the causes of a bad field manager name (also that of a request's query)."""
     causes = []
-    if byte_length(manager) > 128:
-        causes.append(too_long(path, 128))
+    if byte_length(manager) > MANAGER_MAX_BYTES:
+        causes.append(too_long(path, MANAGER_MAX_BYTES))
     if not manager.isprintable():
         causes.append(invalid_value(path, manager, "should only contain printable characters"))
     return causes

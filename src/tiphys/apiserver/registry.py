@@ -159,9 +159,10 @@ class Registry:
         begin_create(kind, namespace, obj)
         generate = not obj["metadata"].get("name")
         tries = GENERATED_NAME_TRIES if generate else 1
+        # a try changes the object in many places, so every further one starts from a fresh copy
+        pristine = orjson.dumps(obj) if generate else b""
         for attempt in range(tries):
-            # a try changes the object in many places, so every further one starts from a fresh copy
-            candidate = obj if attempt == tries - 1 else orjson.loads(orjson.dumps(obj))
+            candidate = orjson.loads(pristine) if attempt else obj
             if generate:
                 self._generate_name(candidate)
             try:
@@ -313,7 +314,7 @@ class Registry:
 
     def _validate_update(self, stored: Kind, new: JsonObject, old: JsonObject, rules: Context) -> list[Cause]:
         strategy = stored.strategy
-        causes = list(validate_object_meta_update(new, old))
+        causes = validate_object_meta_update(new, old, changes_only=True)
         causes += [c for c in validate_object_meta(new, stored, stored.namespaced) if c not in causes]
         if rules.subresource in _STATUS_PARTS:
             return causes + strategy.validate_status_update(new, old, rules)

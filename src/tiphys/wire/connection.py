@@ -362,7 +362,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         accepted = request.headers.get("accept-encoding")
         self._accepts_gzip = accepted is not None and "gzip" in accepted
         try:
-            answer, task = self._server.stepper.start(cast(Any, self._server.handler(request)), "request")
+            answer, task = self._server.stepper.start(self._server.handler(request), "request")  # type: ignore[arg-type]
         except asyncio.CancelledError:
             self._transport.abort()
             return
@@ -370,7 +370,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._send(_failure(error, request))
             return
         if task is None:
-            self._answer(cast(Answer, answer), request)
+            self._answer(answer, request)  # type: ignore[arg-type]
             return
         self._phase = Phase.BUSY
         self._task = task

@@ -13,7 +13,7 @@ import asyncio
 import types
 from collections.abc import Coroutine, Generator
 from contextvars import copy_context
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -73,19 +73,20 @@ class Stepper:
 
         Raises what the coroutine raised in its first step. Called inside a task, it makes a task at once.
         """
-        if asyncio.current_task(self._loop) is not None:
-            return None, self._loop.create_task(coroutine, name=name)
+        loop = self._loop
+        if asyncio.current_task(loop) is not None:
+            return None, loop.create_task(coroutine, name=name)
         context = copy_context()
         stand_in = self._stand_in
-        asyncio._enter_task(self._loop, cast("asyncio.Task[Any]", stand_in))
+        asyncio._enter_task(loop, stand_in)  # type: ignore[arg-type]
         try:
             waits_for = context.run(coroutine.send, None)
         except StopIteration as stop:
             return stop.value, None
         finally:
-            asyncio._leave_task(self._loop, cast("asyncio.Task[Any]", stand_in))
+            asyncio._leave_task(loop, stand_in)  # type: ignore[arg-type]
         self._stand_in = FirstStep()
-        task = self._loop.create_task(_go_on(coroutine, waits_for), name=name, context=context)
+        task = loop.create_task(_go_on(coroutine, waits_for), name=name, context=context)
         stand_in.become_task(task)
         return None, task
 
