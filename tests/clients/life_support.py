@@ -28,10 +28,12 @@ WAIT_S = 60.0
 
 
 class Life:
-    """One cluster. Its name and directory are unique, so that tests run beside each other."""
+    """One cluster. Its name, directory and port are its own, so that tests run beside each other: a port that is chosen
+    when another test's cluster is just dead would be missed when that starts again."""
 
     def __init__(self, home: Path) -> None:
         self.name = f"l{uuid.uuid4().hex[:7]}"
+        self.port = 12_000 + uuid.uuid4().int % 18_000
         self.home = home / "t"
         self.kubeconfig = home / "kubeconfig"
         self.root = self.home / self.name
@@ -55,6 +57,8 @@ class Life:
 
     def __call__(self, *words: str) -> str:
         """Run a command of this cluster that must succeed; return what it printed."""
+        if words[0] == "up" and not self.root.exists():
+            words = (*words, "--port", str(self.port))
         done = self.run(*words, "--name", self.name)
         assert done.returncode == 0, f"tiphys {' '.join(words)}: {done.stderr}{self.logs()}"
         return done.stdout

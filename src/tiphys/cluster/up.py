@@ -7,6 +7,7 @@ that they choose different ports and networks.
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import selectors
@@ -180,6 +181,7 @@ def _start(wishes: Wishes, lock: int) -> Started:
     files.make()
     stop_orphans(files.run)
     sockets = _listening_sockets(config)
+    config = _with_kubelet_port(config)
     write_config(config)
     finish_pki = _begin_pki(config)
     reader, writer = os.pipe()
@@ -262,6 +264,13 @@ def _lines(descriptor: int, timeout_s: float) -> Iterator[str]:
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 yield line.decode()
+
+
+def _with_kubelet_port(config: ClusterConfig) -> ClusterConfig:
+    """Take another port for the kubelet when a program got it meanwhile: the node's object tells where it is."""
+    if config.simulated or is_free(config.kubelet_port):
+        return config
+    return dataclasses.replace(config, kubelet_port=_free_port(KUBELET_PORT, {config.api_port}))
 
 
 def _begin_pki(config: ClusterConfig) -> Callable[[], None]:
@@ -355,15 +364,19 @@ def _routed_networks() -> Iterator[IPv4Network]:
 
 def _free_port(first: int, taken: set[int]) -> int:
     for port in range(first, first + 1000):
-        if port in taken:
-            continue
-        try:
-            bind("127.0.0.1", port).close()
-            bind("0.0.0.0", port).close()
+        if port not in taken and is_free(port):
             return port
-        except OSError:
-            continue
     raise CannotStart(f"no free TCP port from {first} to {first + 999}")
+
+
+def is_free(port: int) -> bool:
+    """Return whether nothing listens on a port, on any address."""
+    try:
+        bind("127.0.0.1", port).close()
+        bind("0.0.0.0", port).close()
+    except OSError:
+        return False
+    return True
 
 
 def _node_name() -> str:
