@@ -1,7 +1,8 @@
 """Have a container's image on the node: present or pulled, by policy, with back-off.
 
-Invariant: one pull at a time for one image and one secret set; a failed pull is not tried again before its back-off
-(10 s doubling to 5 min) is over. Events and reasons are what clients match on.
+Invariant: one pull at a time for one image and one secret set, and whoever waited for one while it was done by another
+takes that one's outcome, so that a hundred pods that ask at once cost two pulls. A failed pull is not tried again before
+its back-off (10 s doubling to 5 min) is over. Events and reasons are what clients match on.
 
 Spec: Kubernetes docs, "Images" (pull policy, pull secrets, ImagePullBackOff).
 """
@@ -44,6 +45,19 @@ class _Failure:
     error: str
 
 
+@dataclass(slots=True)
+class _Pulls:
+    """The pulls of one image with one set of credentials."""
+
+    lock: asyncio.Lock
+    begun: int = 0
+    """How many have begun; who asks now is served by number `begun + 1`, or any later one."""
+    outcome: Image | RuntimeFailed | None = None
+    """Of the last one."""
+    askers: int = 0
+    """Who pulls or waits; with nobody left the record goes."""
+
+
 class Images:
     """Pulls for all pods of a node."""
 
@@ -51,7 +65,7 @@ class Images:
         self._runtime = runtime
         self._recorder = recorder
         self._clock = clock
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._pulls: dict[tuple[str, tuple[ImageAuth, ...]], _Pulls] = {}
         self._failures: dict[tuple[str, str], _Failure] = {}
         self.used_at_s: dict[str, float] = {}
         """Image id -> when a container was last made from it, for garbage collection."""
@@ -95,14 +109,10 @@ class Images:
             raise ImageFailed("ImagePullBackOff", f"{text}: ErrImagePull: {failure.error}", retry_at_s)
         self._event(pod, container, "Normal", "Pulling", f'Pulling image "{reference}"')
         started_s = self._clock.monotonic_s()
-        lock = self._locks.setdefault(reference, asyncio.Lock())
-        async with lock:
-            pulling_s = self._clock.monotonic_s()
-            try:
-                image = await self._pull_with(reference, auths)
-            except RuntimeFailed as error:
-                raise self._failed(pod, container, error) from error
-            ended_s = self._clock.monotonic_s()
+        image, pulling_s = await self._pull_once(reference, tuple(auths))
+        ended_s = self._clock.monotonic_s()
+        if isinstance(image, RuntimeFailed):
+            raise self._failed(pod, container, image) from image
         self._failures.pop(key, None)
         self._event(
             pod, container, "Normal", "Pulled",
@@ -110,6 +120,26 @@ class Images:
             f"({go_duration(ended_s - started_s)} including waiting). Image size: {image.size_bytes} bytes.",
         )  # fmt: skip
         return self._used(image)
+
+    async def _pull_once(self, reference: str, auths: tuple[ImageAuth, ...]) -> tuple[Image | RuntimeFailed, float]:
+        """Pull, or take the outcome of a pull that began since this one was asked for; tell when the waiting ended."""
+        pulls = self._pulls.setdefault((reference, auths), _Pulls(asyncio.Lock()))
+        asked = pulls.begun
+        pulls.askers += 1
+        try:
+            async with pulls.lock:
+                pulling_s = self._clock.monotonic_s()
+                if pulls.begun == asked or pulls.outcome is None:
+                    pulls.begun, pulls.outcome = pulls.begun + 1, None
+                    try:
+                        pulls.outcome = await self._pull_with(reference, auths)
+                    except RuntimeFailed as error:
+                        pulls.outcome = error
+                return pulls.outcome, pulling_s
+        finally:
+            pulls.askers -= 1
+            if not pulls.askers:
+                self._pulls.pop((reference, auths), None)
 
     async def _pull_with(self, reference: str, auths: Sequence[ImageAuth | None]) -> Image:
         last: RuntimeFailed | None = None

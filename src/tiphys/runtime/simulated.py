@@ -69,6 +69,9 @@ class Profile:
     container_stop_s: float = 0.01
     """From the stop signal to the exit of a process that obeys it."""
     pull_s: float = 0.5
+    """Of an image that is not there yet."""
+    pull_again_s: float = 0.02
+    """Of one that is: its digest is compared, no layer is fetched."""
     jitter: float = 0.1
     """Each time is drawn from +- this share."""
     images_present: bool = True
@@ -314,7 +317,8 @@ class SimulatedRuntime:
 
     async def pull_image(self, reference: str, auth: ImageAuth | None = None) -> str:
         parsed = parse_reference(reference)
-        await self._pass_time(self._profile.pull_s)
+        present = str(parsed) in self._images or self._profile.images_present
+        await self._pass_time(self._profile.pull_again_s if present else self._profile.pull_s)
         if parsed.name in self._profile.absent_images:
             raise RuntimeFailed(
                 "ErrImagePull",
