@@ -249,3 +249,19 @@ async def test_every_version_assembles_and_takes_a_pod(minor: int) -> None:
         made = await server.made("/api/v1/namespaces/default/pods", body)
         assert made["spec"]["serviceAccountName"] == "default"
         assert (await server.call("DELETE", "/api/v1/namespaces/default/pods/a"))[0] == 200
+
+
+async def test_delete_options_are_read_as_protobuf() -> None:
+    def envelope(raw: bytes) -> bytes:
+        meta = b"\x0a\x02v1\x12\x0dDeleteOptions"
+        return b"k8s\x00" + b"\x0a" + bytes([len(meta)]) + meta + b"\x12" + bytes([len(raw)]) + raw
+
+    protobuf = "application/vnd.kubernetes.protobuf"
+    async with running_server() as server:
+        await server.made(MAPS, {"metadata": {"name": "a"}})
+        other_uid = envelope(b"\x12\x07\x0a\x05other")
+        status, answer = await server.call("DELETE", f"{MAPS}/a", other_uid, content_type=protobuf)
+        assert (status, answer["reason"]) == (409, "Conflict")
+        foreground = envelope(b"\x22\x0aForeground")
+        status, answer = await server.call("DELETE", f"{MAPS}/a", foreground, content_type=protobuf)
+        assert (status, answer["metadata"]["finalizers"]) == (200, ["foregroundDeletion"])
