@@ -31,8 +31,19 @@ def run_up(wishes: Wishes) -> None:
         click.echo(f"cluster {started.config.name} is running already: {started.config.server_url}")
         _say_next(started.config, kubeconfig)
         return
-    with _Display(begun_s) as display:
-        wait_until_ready(started, lambda name: display.ready(LABELS[name], _detail(name, started.config)), display.wait)
+    try:
+        with _Display(begun_s) as display:
+            wait_until_ready(
+                started, lambda name: display.ready(LABELS[name], _detail(name, started.config)), display.wait
+            )
+    except KeyboardInterrupt:
+        name = started.config.name
+        click.echo(
+            f"\ncluster {name} goes on starting; see `tiphys status --name {name}`, or remove it: "
+            f"tiphys down --name {name}",
+            err=True,
+        )
+        raise SystemExit(130) from None
     click.echo(f"cluster {started.config.name} is ready after {time.monotonic() - begun_s:.2f} s")
     _say_next(started.config, kubeconfig)
 

@@ -127,6 +127,11 @@ def choose_config(wishes: Wishes) -> ClusterConfig:
     if not VERSIONS[0] <= version <= VERSIONS[1]:
         oldest, newest = (".".join(map(str, v)) for v in VERSIONS)
         raise CannotStart(f"Kubernetes {version[0]}.{version[1]} cannot be served: choose {oldest} to {newest}")
+    if not wishes.simulated and Path(f"/sys/class/net/ti-{wishes.name}").exists():
+        raise CannotStart(
+            f"this machine has a network ti-{wishes.name} of another cluster of that name, or of one that was not "
+            f"removed: take another --name, or clear it with `tiphys down --name {wishes.name}`"
+        )
     taken = _other_configs()
     index = _free_index({_index_of(c) for c in taken})
     api_port = wishes.api_port or _free_port(API_PORT, {c.api_port for c in taken})
