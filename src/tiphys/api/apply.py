@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import orjson
 
 from tiphys.api.causes import go_quote
@@ -49,8 +49,7 @@ MAX_UPDATE_MANAGERS = 10
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
-@dataclass(frozen=True, slots=True)
-class Manager:
+class Manager(msgspec.Struct, frozen=True):
     """Who owns fields. An applier is one manager whatever version it applies; updaters differ by version."""
 
     name: str
@@ -74,16 +73,15 @@ class Manager:
         return f"{text} using {self.api_version}" if self.operation == UPDATE else text
 
 
-@dataclass(frozen=True, slots=True)
-class Owned:
+class Owned(msgspec.Struct, frozen=True, eq=False):
     """One entry of managedFields. `entry` is its JSON form if it has not changed since it was read."""
 
     manager: Manager
     fields: Tree
     time: str | None
-    entry: dict[str, Any] | None = None
+    entry: Mapping[str, Any] | None = None
 
-    def encode(self) -> dict[str, Any]:
+    def encode(self) -> Mapping[str, Any]:
         if self.entry is not None:
             return self.entry
         entry: dict[str, Any] = {
@@ -100,7 +98,7 @@ class Owned:
         return entry
 
     def with_fields(self, fields: Tree | None) -> Owned:
-        return self if fields is self.fields else replace(self, fields=fields or {}, entry=None)
+        return self if fields is self.fields else Owned(self.manager, fields or {}, self.time)
 
 
 def _decode(entries: Iterable[Mapping[str, Any]] | None) -> list[Owned] | None:
@@ -113,7 +111,7 @@ def _decode(entries: Iterable[Mapping[str, Any]] | None) -> list[Owned] | None:
         manager = Manager(
             entry.get("manager", ""), entry["operation"], entry.get("apiVersion", ""), entry.get("subresource", "")
         )
-        result.append(Owned(manager, fields, entry.get("time"), dict(entry)))
+        result.append(Owned(manager, fields, entry.get("time"), entry))
     return result
 
 
