@@ -128,7 +128,8 @@ class ApiServerProcess:
     home: Path
     process: subprocess.Popen[bytes] | None = None
     socket: socket.socket = field(default_factory=socket.socket)
-    environment: dict[str, str] = field(default_factory=dict)
+    log_path: Path | None = None
+    """Where the log is if not in the home directory."""
 
     def __post_init__(self) -> None:
         self.socket.bind(("127.0.0.1", 0))
@@ -148,12 +149,12 @@ class ApiServerProcess:
 
     @property
     def log(self) -> Path:
-        return self.home / "apiserver.log"
+        return self.log_path or self.home / "apiserver.log"
 
     def start(self, *, expect_ready: bool = True) -> None:
         """Start the process and wait until it says that it is ready (or ends)."""
         reader, writer = os.pipe()
-        environment = {**os.environ, **self.environment, "TIPHYS_HOME": str(self.home)}
+        environment = {**os.environ, "TIPHYS_HOME": str(self.home)}
         arguments = [sys.executable, __file__, str(self.socket.fileno()), str(writer)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
