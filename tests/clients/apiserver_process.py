@@ -231,6 +231,7 @@ class ApiServerProcess:
 
 
 def _child(descriptor: int, ready: int) -> None:
+    from tiphys.base.errors import TiphysError
     from tiphys.cluster import processes
     from tiphys.cluster.config import ClusterConfig, Files
     from tiphys.cluster.pki import ensure_pki
@@ -254,7 +255,10 @@ def _child(descriptor: int, ready: int) -> None:
         os.write(ready, b"ready\n")
         os.close(ready)
 
-    processes.run_until_stopped(lambda: processes.run_apiserver(config, pki, [bound], notify))
+    try:
+        processes.run_until_stopped(lambda: processes.run_apiserver(config, pki, [bound], notify))
+    except TiphysError as error:  # as the guardian tells it
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
