@@ -8,6 +8,7 @@ import shutil
 import socket
 import sqlite3
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,6 +141,18 @@ def test_a_store_of_another_version_is_told_not_touched(life: Life) -> None:
     database.close()
     said = life.refuse("up", "--simulated")
     assert "apiserver cannot run" in said and "store.db" in said
+
+
+def test_a_full_disk_is_told_before_anything_starts(life: Life) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("NOT ROOT: a small file system cannot be mounted")
+    life.home.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "life", str(life.home)], check=True)
+    try:
+        assert "free some space and run the command again" in life.refuse("up", "--simulated")
+        life("down")
+    finally:
+        subprocess.run(["umount", str(life.home)], check=True)
 
 
 def test_two_clusters_live_beside_each_other(life: Life) -> None:

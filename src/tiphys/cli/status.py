@@ -15,7 +15,7 @@ from tiphys.cli.text import format_bytes, format_table
 from tiphys.cluster.config import ClusterConfig, Files, read_config
 from tiphys.cluster.pidfiles import GUARDIAN, living
 from tiphys.cluster.sweep import find_supervisors
-from tiphys.cluster.up import COMPONENTS, last_words
+from tiphys.cluster.up import COMPONENTS, describe_shortage, last_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,9 @@ def observe_status(config: ClusterConfig) -> ClusterStatus:
     elif missing:
         hint = "tiphys up" + ("" if config.name == "tiphys" else f" --name {config.name}")
         status.problems.append(f"not running: {', '.join(missing)}; `{hint}` starts the cluster again")
+    shortage = describe_shortage(files.root)
+    if shortage:
+        status.problems.append(f"{shortage}; writes may fail")
     if "apiserver" in pids:
         _ask_api(config, status)
     return status

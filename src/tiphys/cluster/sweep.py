@@ -41,7 +41,10 @@ def summarize(traces: Sequence[Trace]) -> list[str]:
         kinds.setdefault(trace.kind, []).append(trace.name)
     lines = []
     for kind, names in kinds.items():
-        shown = ", ".join(names) if len(names) <= SHOWN else f"{len(names)}: {', '.join(names[:SHOWN])}, ..."
+        shown = ", ".join(names)
+        if len(names) > SHOWN:
+            paths = names[0].startswith("/")
+            shown = f"{len(names)}" + (f" below {os.path.commonpath(names)}" if paths else f": {names[0]}, ...")
         lines.append(f"{kind + 's' if len(names) > 1 else kind}: {shown}".replace("processs", "processes"))
     return lines
 

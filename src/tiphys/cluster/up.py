@@ -40,6 +40,8 @@ KUBELET_PORT = 10250
 READY_TIMEOUT_S = 60.0
 DEATHS_LIMIT = 3
 """How often one process may die before `tiphys up` stops waiting and says why."""
+FREE_BYTES = 16 << 20
+"""Below this the store may not be able to write for long."""
 SOCKET_PATH_LIMIT = 107
 """Bytes of the longest path of a Unix socket (unix(7))."""
 COMPONENTS = ("apiserver", "node", "controllers")
@@ -184,6 +186,9 @@ def _start(wishes: Wishes, lock: int) -> Started:
     if guardian_pid(files.run):
         return Started(config, -1)
     files.make()
+    shortage = describe_shortage(files.root)
+    if shortage:
+        raise CannotStart(f"{shortage}; free some space and run the command again")
     stop_orphans(files.run)
     sockets = _listening_sockets(config)
     config = _with_kubelet_port(config)
@@ -269,6 +274,15 @@ def _lines(descriptor: int, timeout_s: float) -> Iterator[str]:
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 yield line.decode()
+
+
+def describe_shortage(directory: Path) -> str:
+    """Return that the disk of a directory is full, in a sentence; "" when it is not."""
+    usage = os.statvfs(directory)
+    free_bytes = usage.f_bavail * usage.f_frsize
+    if free_bytes >= FREE_BYTES:
+        return ""
+    return f"only {free_bytes >> 20} MiB are free on the disk of {directory}, {FREE_BYTES >> 20} are needed"
 
 
 def _with_kubelet_port(config: ClusterConfig) -> ClusterConfig:
