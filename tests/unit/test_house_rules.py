@@ -66,7 +66,9 @@ def test_long_files_give_their_reason() -> None:
     for path, (text, tree) in trees().items():
         count = text.count("\n")
         docstring = ast.get_docstring(tree) or ""
-        if count > FILE_LINES_EVER or (count > FILE_LINES and not re.search(r"\b(lines|long|longer)\b", docstring, re.IGNORECASE)):
+        if count > FILE_LINES_EVER or (
+            count > FILE_LINES and not re.search(r"\b(lines|long|longer)\b", docstring, re.IGNORECASE)
+        ):
             wrong.append(f"{path}: {count} lines, and its docstring does not say why (with the word `lines` or `long`)")
     assert not wrong, "\n".join(wrong)
 
