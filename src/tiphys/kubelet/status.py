@@ -333,14 +333,14 @@ def status_patch(pod: BoundPod, old: Mapping[str, Any], new: Json) -> Json | Non
             continue
         if key == "conditions":
             known = {c.get("type"): c for c in before or ()}
-            changed = [c for c in value if known.get(c["type"]) != c and _bare(known.get(c["type"])) != _bare(c)]
+            changed = [c for c in value if not _alike(known.get(c["type"]), c)]
             if changed:
                 changes[key] = [_condition_change(c, known.get(c["type"])) for c in changed]
         elif key in ("podIPs", "hostIPs"):
             if [*(before or ())] != value:
                 gone = [{"$patch": "delete", "ip": e["ip"]} for e in before or () if e not in value]
                 changes[key] = [*gone, *value]
-        elif _bare(before) != _bare(value):
+        elif not _alike(before, value):
             changes[key] = value
     for key in ("reason", "message"):
         if old.get(key) and key not in new:
@@ -355,10 +355,14 @@ def _condition_change(new: Json, old: Any) -> Json:
     return {**new, **gone}
 
 
-def _bare(value: Any) -> Any:
-    """Return a value without nulls and empty maps, which the server may leave out."""
-    if isinstance(value, dict):
-        return {k: b for k, v in value.items() if (b := _bare(v)) not in (None, {}, [])}
-    if isinstance(value, list | tuple):
-        return [_bare(v) for v in value]
-    return value
+def _alike(one: Any, other: Any) -> bool:
+    """Compare two values but for nulls and empty maps and lists, which the server may leave out."""
+    if one is other or one == other:
+        return True
+    kinds = {type(one), type(other)} - {type(None)}
+    if kinds == {dict}:
+        one, other = one or {}, other or {}
+        return all(_alike(one.get(key), other.get(key)) for key in {**one, **other})
+    if kinds == {list}:
+        return len(one or ()) == len(other or ()) and all(map(_alike, one or (), other or ()))
+    return not one and not other and kinds == {dict, list}
