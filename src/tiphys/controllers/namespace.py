@@ -195,6 +195,10 @@ class NamespaceLoop:
             if error.code not in (404, 405):
                 findings.failures.append(str(error))
             return
+        except OSError as error:
+            # One lost answer among dozens must not end the round, or a namespace on a bad line never goes.
+            findings.failures.append(f"{resource.plural}: {str(error) or type(error).__name__}")
+            return
         if items:
             _count(findings, resource, items)
 
