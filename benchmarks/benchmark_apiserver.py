@@ -24,6 +24,7 @@ from typing import Any
 from benchmark_cluster import Target
 
 TEARDOWN_S = 10.0
+PODS_A_COMMIT = 1000
 BEAT_S = 0.002
 """How often the loop shows that it is alive."""
 HELD_S = 0.02
@@ -53,12 +54,12 @@ class LoneServer:
 
 
 @contextmanager
-def lone_apiserver() -> Iterator[LoneServer]:
-    """Start a server on an empty store in a temporary directory; stop it at the end."""
+def lone_apiserver(stored_pods: int = 0) -> Iterator[LoneServer]:
+    """Start a server on a store in a temporary directory, empty or with pods of 4 KB; stop it at the end."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     with tempfile.TemporaryDirectory(prefix="tb") as directory:
-        process = context.Process(target=_serve, args=(directory, theirs), daemon=True)
+        process = context.Process(target=_serve, args=(directory, theirs, stored_pods), daemon=True)
         process.start()
         theirs.close()
         try:
@@ -73,13 +74,32 @@ def lone_apiserver() -> Iterator[LoneServer]:
                 process.join()
 
 
-def _serve(directory: str, pipe: Connection) -> None:
+def _serve(directory: str, pipe: Connection, stored_pods: int) -> None:
     import uvloop
 
-    uvloop.run(_run(Path(directory), pipe))
+    uvloop.run(_run(Path(directory), pipe, stored_pods))
 
 
-async def _run(folder: Path, pipe: Connection) -> None:
+async def _store_pods(store: Any, count: int) -> None:
+    """Write pods into a store as the API server stores them."""
+    from tiphys.store.interface import ABSENT, Operation
+
+    text = (
+        '{"apiVersion":"v1","kind":"Pod","metadata":{"name":"%s","namespace":"stored","uid":"%s",'
+        '"creationTimestamp":"2026-01-01T00:00:00Z","labels":{"app":"bench","tenth":"%d"},"annotations":{"note":"%s"}},'
+        '"spec":{"nodeName":"node-%d","containers":[{"name":"main","image":"registry.example/app:v1"}]},'
+        '"status":{"phase":"Running"}}'
+    )
+    for start in range(0, count, PODS_A_COMMIT):
+        operations = []
+        for number in range(start, min(start + PODS_A_COMMIT, count)):
+            name, uid = f"pod-{number:06d}", f"00000000-0000-4000-8000-{number:012d}"
+            value = text % (name, uid, number % 10, "x" * 3650, number % 1500)
+            operations.append(Operation(f"/registry/core/pods/stored/{name}", value.encode(), ABSENT))
+        await store.commit(operations)
+
+
+async def _run(folder: Path, pipe: Connection, stored_pods: int) -> None:
     from tiphys.apiserver.assembly import ApiServerConfig, assemble
     from tiphys.base.clock import Randomness, SystemClock
     from tiphys.store.sqlite import SqliteStore
@@ -91,6 +111,11 @@ async def _run(folder: Path, pipe: Connection) -> None:
     pair.write(folder / "tls.crt", folder / "tls.key")
     store = SqliteStore(str(folder / "store.db"))
     await store.start()
+    if stored_pods:
+        await _store_pods(store, stored_pods)
+        await store.stop()
+        store = SqliteStore(str(folder / "store.db"))
+        await store.start()
     assembled = await assemble(ApiServerConfig(), store, SystemClock(), Randomness())
     stalls = Stalls()
 

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from benchmark_apiserver import HELD_S, Held, LoneServer, lone_apiserver
-from benchmark_cluster import insecure
+from benchmark_cluster import Target, insecure
 
 NAMESPACE = "stalls"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
@@ -34,11 +34,9 @@ TIMEOUT_S = 120.0
 class Client:
     """One keep-alive connection."""
 
-    def __init__(self, server: LoneServer, context: ssl.SSLContext) -> None:
-        self._token = server.target.token
-        self._connection = http.client.HTTPSConnection(
-            urlsplit(server.target.url).netloc, context=context, timeout=TIMEOUT_S
-        )
+    def __init__(self, target: Target, context: ssl.SSLContext) -> None:
+        self._token = target.token
+        self._connection = http.client.HTTPSConnection(urlsplit(target.url).netloc, context=context, timeout=TIMEOUT_S)
 
     def send(self, method: str, path: str, body: Any = None, *, accept: str = "", **headers: str) -> bytes:
         sent = {"Authorization": f"Bearer {self._token}", "Accept": accept or "application/json"}
@@ -77,12 +75,12 @@ def definition(number: int) -> dict[str, Any]:
 
 def fill(server: LoneServer, pods: int, context: ssl.SSLContext) -> None:
     """Make the namespace and its pods."""
-    client = Client(server, context)
+    client = Client(server.target, context)
     client.send("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
     client.send("POST", f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts", {"metadata": {"name": "default"}})
 
     def some(start: int) -> None:
-        own = Client(server, context)
+        own = Client(server.target, context)
         for number in range(start, pods, 8):
             own.send("POST", PODS, pod(number))
 
@@ -158,7 +156,7 @@ def main() -> None:
     with lone_apiserver() as server:
         fill(server, arguments.pods, context)
         server.held()
-        load(Client(server, context))
+        load(Client(server.target, context))
         for held in server.held()[: arguments.worst]:
             report(held)
 

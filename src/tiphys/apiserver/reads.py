@@ -23,7 +23,7 @@ from tiphys.apiserver.listmemo import ListMemos, Memo, gzip_with_head, pack
 from tiphys.apiserver.lists import Selected, await_revision, candidates, matching, select_page
 from tiphys.apiserver.negotiation import PLAIN, TABLE, YAML, Form, accepted_form
 from tiphys.apiserver.options import parse_options, parse_revision, parse_selection
-from tiphys.apiserver.rendering import PartialRendering, PlainRendering, Rendering, convert_to, list_body
+from tiphys.apiserver.rendering import PartialRendering, PlainRendering, Rendering, convert_to, list_parts
 from tiphys.apiserver.table import TableRendering, include_object
 from tiphys.apiserver.watches import BOOKMARK_S, Fanout
 from tiphys.base.clock import Clock, Randomness
@@ -100,7 +100,7 @@ class Reads:
         if wants_indent(request):
             return Response(200, await indented_list(rendering, head, page.objects))
         if not (page.whole and rendering.stable):
-            return Response(200, [head, await list_body(rendering, page.objects), b"]}"])
+            return Response(200, [head, *await list_parts(rendering, page.objects), b"]}"])
         return await self._whole_list(kind, page, rendering, (options.selection.key, rendering.key), head, request)
 
     async def _whole_list(
@@ -117,7 +117,10 @@ class Reads:
         memo_key = (resource.prefix, *key)
         memo = self._memos.get(memo_key, page.changed_at)
         if memo is None:
-            memo = Memo(page.changed_at, await list_body(rendering, page.objects))
+            parts = await list_parts(rendering, page.objects)
+            if sum(map(len, parts)) > self._limits.list_memo_bytes:
+                return Response(200, [head, *parts, b"]}"])
+            memo = Memo(page.changed_at, b"".join(parts))
             if len(memo.items) >= MEMO_FROM_BYTES:
                 self._memos.put(memo_key, memo)
         if len(memo.items) < GZIP_FROM_BYTES or "gzip" not in request.headers.get("accept-encoding", ""):

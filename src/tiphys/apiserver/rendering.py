@@ -146,12 +146,16 @@ def convert_to(kind: Kind, obj: JsonObject) -> JsonObject:
     return head | {name: value for name, value in obj.items() if name not in head}
 
 
-async def list_body(rendering: Rendering, objects: Sequence[CachedObject]) -> bytes:
-    """Return the items of a list, joined; without the brackets. Others run while a long list is made."""
+async def list_parts(rendering: Rendering, objects: Sequence[CachedObject]) -> list[bytes]:
+    """Return the items of a list, without the brackets, in parts to be joined. Others run while a long list is made.
+
+    The items of a slice are joined at once: hundreds of thousands of small pieces of memory would never go back.
+    """
     item = rendering.item
-    items: list[bytes] = []
+    parts: list[bytes] = []
     for number, some in enumerate(slices(objects)):
         if number:
             await asyncio.sleep(0)
-        items += [item(obj) for obj in some]
-    return b",".join(items)
+            parts.append(b",")
+        parts.append(b",".join([item(obj) for obj in some]))
+    return parts
