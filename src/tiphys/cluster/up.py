@@ -38,10 +38,16 @@ from tiphys.cluster.pki import Pki, ensure_pki, is_complete
 API_PORT = 6443
 KUBELET_PORT = 10250
 READY_TIMEOUT_S = 60.0
+NODE_TIMEOUT_S = 0.1
+"""More for each node."""
 DEATHS_LIMIT = 3
 """How often one process may die before `tiphys up` stops waiting and says why."""
 FREE_BYTES = 16 << 20
 """Below this the store may not be able to write for long."""
+SMALL_NODES = 256
+"""How many nodes a network of 16 bits has room for, with 256 addresses each."""
+LARGE_POD_CIDR = "10.128.0.0/9"
+"""Pod addresses where more nodes are simulated; nothing routes them, so they may be those of another cluster."""
 SOCKET_PATH_LIMIT = 107
 """Bytes of the longest path of a Unix socket (unix(7))."""
 COMPONENTS = ("apiserver", "node", "controllers")
@@ -144,7 +150,7 @@ def choose_config(wishes: Wishes) -> ClusterConfig:
         kubelet_port=_free_port(KUBELET_PORT, {c.kubelet_port for c in taken} | {api_port}),
         node_name=_node_name(),
         node_address=primary_address(),
-        pod_cidr=f"10.{244 - index}.0.0/16",
+        pod_cidr=f"10.{244 - index}.0.0/16" if wishes.nodes <= SMALL_NODES else LARGE_POD_CIDR,
         service_cidr=f"10.{96 + index}.0.0/16",
         simulated=bool(wishes.simulated),
         nodes=wishes.nodes or 1,
@@ -231,7 +237,8 @@ def _ready(started: Started, waiting: Callable[[set[str]], None], missing: set[s
     """Yield each component as it becomes ready, until none is missing. Raises CannotStart."""
     logs = Files.of(started.config.name).logs
     deaths = dict.fromkeys(COMPONENTS, 0)
-    for line in _lines(started.progress, READY_TIMEOUT_S):
+    timeout_s = READY_TIMEOUT_S + started.config.nodes * NODE_TIMEOUT_S
+    for line in _lines(started.progress, timeout_s):
         if not line:
             waiting(missing)
         elif line.startswith(DIED):
@@ -245,7 +252,7 @@ def _ready(started: Started, waiting: Callable[[set[str]], None], missing: set[s
             if not missing:
                 return
     words = "; ".join(f"{name}: {last_words(logs / f'{name}.log')}" for name in sorted(missing))
-    raise CannotStart(f"not ready after {READY_TIMEOUT_S:.0f} s ({words}). It goes on trying; `tiphys down` stops it")
+    raise CannotStart(f"not ready after {timeout_s:.0f} s ({words}). It goes on trying; `tiphys down` stops it")
 
 
 def last_words(log: Path) -> str:

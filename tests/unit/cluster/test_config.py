@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,8 @@ def test_a_missing_cluster_names_the_others() -> None:
 def test_versions_out_of_range_are_refused() -> None:
     with pytest.raises(CannotStart, match=r"1\.25 to 1\.37"):
         choose_config(Wishes("one", (1, 38)))
+
+
+def test_the_pod_network_has_room_for_every_node() -> None:
+    for name, nodes in (("small", 256), ("large", 5000)):
+        assert IPv4Network(made(name, nodes=nodes).pod_cidr).num_addresses >= nodes * 256
