@@ -320,7 +320,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._http_1_0 = parser.get_http_version() != "1.1"
         if not self._busy:
             self._become(Phase.HEAD)
-        self._waiting.append((request, parser.should_keep_alive()))
+        # After an offer to upgrade the parser reads no further request, so one that is not taken up ends the connection.
+        self._waiting.append((request, parser.should_keep_alive() and not parser.should_upgrade()))
 
     def _check_header_size(self) -> None:
         if max(self._header_bytes, self._head_bytes_read) > self._limits.header_bytes and not self._broken:
