@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable
 
 import msgspec
+import orjson
 
 from tiphys.api.kind import Kind
 from tiphys.apiserver.cache import WatchCache
@@ -94,7 +95,9 @@ class RequestAuthenticator:
     def check_token(self, token: str, audiences: frozenset[str]) -> tuple[User, tuple[str, ...]]:
         """Return the token's user and which of the wanted audiences it is for. Raises BadToken."""
         claims = self._tokens.check(token)
-        matched = tuple(a for a in claims.audiences if a in audiences)
+        # The token of a Secret names no audience: it is good for this server.
+        named = self._audiences if claims.secret_token else claims.audiences
+        matched = tuple(a for a in named if a in audiences)
         if not matched:
             raise BadToken(f"the token is for {', '.join(claims.audiences)}, not for {', '.join(sorted(audiences))}")
         self._check_objects(claims)
@@ -103,9 +106,21 @@ class RequestAuthenticator:
     def _check_objects(self, claims: Claims) -> None:
         """A token lives only as long as its service account and the object that it is bound to."""
         self._check_object("serviceaccounts", claims.namespace, claims.service_account, claims.uid)
+        if claims.secret_token:
+            self._check_secret(claims)
+            return
         for bound in claims.bound:
             namespace = "" if bound.kind == "Node" else claims.namespace
             self._check_object(_PLURALS[bound.kind], namespace, bound.name, bound.uid)
+
+    def _check_secret(self, claims: Claims) -> None:
+        """The token of a Secret is good as long as the Secret holds it."""
+        name = claims.bound[0].name
+        cached = self._cache.resource(self._kind_of("secrets").storage_prefix()).get(claims.namespace, name)
+        data = orjson.loads(cached.body).get("data") if cached is not None else None
+        held = base64.b64decode((data or {}).get("token") or "")
+        if held != claims.secret_token.encode():
+            raise BadToken(f"the secret {claims.namespace}/{name} does not hold the token any more")
 
     def _check_object(self, plural: str, namespace: str, name: str, uid: str) -> None:
         cached = self._cache.resource(self._kind_of(plural).storage_prefix()).get(namespace, name)

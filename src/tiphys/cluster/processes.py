@@ -115,6 +115,7 @@ async def run_controllers_process(config: ClusterConfig, pki: Pki, notify: Notif
                 clock=clock,
                 randomness=randomness,
                 cluster_ca=pki.ca.read_text(),
+                signing_key_pem=pki.signing_key.read_bytes(),
                 pod_cidr=config.pod_cidr,
             )
             group.create_task(run_controllers(deps), name="controllers")

@@ -18,6 +18,7 @@ from tiphys.controllers.daemonset import daemonset_controller
 from tiphys.controllers.deployment import deployment_controller
 from tiphys.controllers.disruption import disruption_controller
 from tiphys.controllers.endpointslice import endpoints_controller, endpointslice_controller
+from tiphys.controllers.endpointsmirror import endpoints_mirror_controller
 from tiphys.controllers.eviction import taint_eviction_controller
 from tiphys.controllers.garbage import garbage_controller
 from tiphys.controllers.job import job_controller, job_expiry_controller
@@ -31,6 +32,7 @@ from tiphys.controllers.replicaset import replicaset_controller, replicationcont
 from tiphys.controllers.serviceaccount import rootca_controller, serviceaccount_controller
 from tiphys.controllers.shared import Controller, Deps, Shared
 from tiphys.controllers.statefulset import statefulset_controller
+from tiphys.controllers.tokensecret import token_secret_controller
 
 CONTROLLERS: Mapping[str, Callable[[Shared], Controller]] = {
     "serviceaccount": serviceaccount_controller,
@@ -41,6 +43,7 @@ CONTROLLERS: Mapping[str, Callable[[Shared], Controller]] = {
     "deployment": deployment_controller,
     "endpointslice": endpointslice_controller,
     "endpoints": endpoints_controller,
+    "endpointslicemirroring": endpoints_mirror_controller,
     "garbage-collector": garbage_controller,
     "node-lifecycle": node_lifecycle_controller,
     "node-ipam": pod_range_controller,
@@ -55,15 +58,19 @@ CONTROLLERS: Mapping[str, Callable[[Shared], Controller]] = {
     "pvc-protection": claim_protection_controller,
     "clusterrole-aggregation": clusterrole_controller,
     "ttl-after-finished": job_expiry_controller,
+    "serviceaccount-token": token_secret_controller,
 }
 
 
 async def run_controllers(deps: Deps, controllers: Mapping[str, Callable[[Shared], Controller]] = CONTROLLERS) -> None:
     """Run the controllers until cancelled."""
     shared = Shared(deps)
-    idle = {
-        name for name, needed in (("root-ca-publisher", deps.cluster_ca), ("node-ipam", deps.pod_cidr)) if not needed
+    needs: Mapping[str, str | bytes] = {
+        "root-ca-publisher": deps.cluster_ca,
+        "node-ipam": deps.pod_cidr,
+        "serviceaccount-token": deps.signing_key_pem,
     }
+    idle = {name for name, needed in needs.items() if not needed}
     made = [make(shared) for name, make in controllers.items() if name not in idle]
     async with asyncio.TaskGroup() as group:
         for mirror in shared.mirrors.values():

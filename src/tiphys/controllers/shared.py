@@ -34,6 +34,8 @@ class Deps:
     """Name of this machine, for the source of events."""
     cluster_ca: str = ""
     """PEM of the cluster's CA, published in every namespace; "" publishes nothing."""
+    signing_key_pem: bytes = b""
+    """Signs the tokens of token Secrets; empty fills none."""
     pod_cidr: str = "10.244.0.0/16"
     """The range that nodes get their pod ranges from; "" allocates none."""
     node_prefix: int = 24

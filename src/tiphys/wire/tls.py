@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tiphys.base.clock import SystemClock
 
@@ -120,6 +120,19 @@ def create_signing_key() -> tuple[bytes, bytes]:
 
     key = _new_key()
     return _key_pem(key), key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def signing_key_id(public: Any) -> str:
+    """Return the key id of an EC P-256 public key: its thumbprint (RFC 7638)."""
+    import base64
+    import hashlib
+
+    def text(data: bytes) -> str:
+        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+    numbers = public.public_numbers()
+    x, y = (text(n.to_bytes(32, "big")) for n in (numbers.x, numbers.y))
+    return text(hashlib.sha256(f'{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}'.encode()).digest())
 
 
 def server_context(
