@@ -102,6 +102,7 @@ async def _store_pods(store: Any, count: int) -> None:
 async def _run(folder: Path, pipe: Connection, stored_pods: int) -> None:
     from tiphys.apiserver.assembly import ApiServerConfig, assemble
     from tiphys.base.clock import Randomness, SystemClock
+    from tiphys.base.memory import settle_memory
     from tiphys.store.sqlite import SqliteStore
     from tiphys.wire import tls
     from tiphys.wire.message import Answer, Peer, Request
@@ -147,6 +148,7 @@ async def _run(folder: Path, pipe: Connection, stored_pods: int) -> None:
     loop = asyncio.get_running_loop()
     loop.add_reader(pipe.fileno(), command)
     stalls.start()
+    settle_memory()
     pipe.send((f"https://127.0.0.1:{port}", token))
     await ended.wait()
     await server.stop(0.5)

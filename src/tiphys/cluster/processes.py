@@ -22,6 +22,7 @@ from tiphys.apiserver.assembly import ApiServerConfig, assemble
 from tiphys.apiserver.bootstrap import Advertised
 from tiphys.apiserver.kubelets import KubeletDialer
 from tiphys.base.clock import Randomness, SystemClock
+from tiphys.base.memory import settle_memory
 from tiphys.client.http import HttpClient
 from tiphys.client.interface import Client
 from tiphys.cluster.config import ClusterConfig, Files
@@ -88,6 +89,7 @@ async def run_apiserver(config: ClusterConfig, pki: Pki, sockets: Sequence[socke
         cleanup.push_async_callback(server.stop, 2.0)
         await server.listen([s.dup() for s in sockets])
         notify("apiserver")
+        settle_memory()
         await asyncio.Event().wait()
 
 
