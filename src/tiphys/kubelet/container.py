@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tiphys.api.views.pod import Container as ContainerSpec
 from tiphys.kubelet.environment import expand
 from tiphys.kubelet.plan import IMAGE_ANNOTATION
 from tiphys.kubelet.pod import BoundPod, Specced, grace_period_s
@@ -15,6 +16,11 @@ from tiphys.kubelet.resources import container_resources
 from tiphys.kubelet.sandbox import pod_labels
 from tiphys.kubelet.security import merge_security
 from tiphys.runtime.interface import ContainerConfig, Image
+
+
+def stop_signal(container: Specced) -> str:
+    """Return the signal that the spec names, "" for the image's."""
+    return container.lifecycle.stop_signal if isinstance(container, ContainerSpec) and container.lifecycle else ""
 
 
 def container_config(
@@ -50,6 +56,7 @@ def container_config(
         stdin=bool(container.stdin),
         stdin_once=bool(container.stdin_once),
         tty=bool(container.tty),
+        stop_signal=stop_signal(container),
         resources=container_resources(pod, container, machine_memory_bytes),
         security=merge_security(pod, container, image),
     )

@@ -16,6 +16,7 @@ from typing import Any
 from tiphys.api.views.pod import Container as ContainerSpec
 from tiphys.base.clock import format_time
 from tiphys.kubelet.conditions import pod_conditions
+from tiphys.kubelet.container import stop_signal
 from tiphys.kubelet.plan import PodRuntime, Verdicts, should_restart
 from tiphys.kubelet.pod import BoundPod, Specced, is_sidecar
 from tiphys.kubelet.resources import qos_class, requirements
@@ -166,8 +167,8 @@ def _container_status(
     else:
         _describe_present(pod, container, current, runtime.previous(container.name), status, given)
     _describe_readiness(container, current, status, given, init=init)
-    if current is not None:
-        _describe_settings(pod, container, current, status)
+    if current is not None and current.state is not ContainerState.CREATED:
+        _describe_settings(container, current, status)
     mounts = [_mount_status(m) for m in container.volume_mounts]
     if mounts:
         status["volumeMounts"] = mounts
@@ -216,7 +217,7 @@ def _describe_present(
 ) -> None:
     status["restartCount"] = current.attempt
     status["image"] = current.image or container.image
-    status["imageID"] = current.image_id
+    status["imageID"] = current.image_ref or current.image_id
     status["containerID"] = ID_SCHEME + current.id
     if previous is not None and previous.state is ContainerState.EXITED:
         status["lastState"] = {"terminated": _terminated(pod, previous, given)}
@@ -287,16 +288,18 @@ def _describe_readiness(
     status["ready"] = ready and not given.ended
 
 
-def _describe_settings(pod: BoundPod, container: Specced, current: Container, status: Json) -> None:
+def _describe_settings(container: Specced, current: Container, status: Json) -> None:
     resources = requirements(container)
     if resources.requests:
         status["allocatedResources"] = dict(resources.requests)
     status["resources"] = {
         key: dict(values) for key, values in (("limits", resources.limits), ("requests", resources.requests)) if values
     }
-    user = _user(pod, container)
-    if user is not None and current.state is ContainerState.RUNNING:
-        status["user"] = {"linux": user}
+    if current.uid is not None:
+        groups = list(current.groups)
+        status["user"] = {"linux": {"uid": current.uid, "gid": current.gid, "supplementalGroups": groups}}
+    if signal := stop_signal(container):
+        status["stopSignal"] = signal
 
 
 def _mount_status(mount: Any) -> Json:
@@ -305,19 +308,6 @@ def _mount_status(mount: Any) -> Json:
         entry["readOnly"] = True
         entry["recursiveReadOnly"] = mount.recursive_read_only or "Disabled"
     return entry
-
-
-def _user(pod: BoundPod, container: Specced) -> Json | None:
-    """Return the process's identity if the spec decides it: the runtime does not tell what the image chose."""
-    of_pod, own = pod.spec.security_context, container.security_context
-    uid = own.run_as_user if own and own.run_as_user is not None else (of_pod.run_as_user if of_pod else None)
-    gid = own.run_as_group if own and own.run_as_group is not None else (of_pod.run_as_group if of_pod else None)
-    if uid is None:
-        return None
-    groups = {gid or 0, *(of_pod.supplemental_groups if of_pod else ())}
-    if of_pod is not None and of_pod.fs_group is not None:
-        groups.add(of_pod.fs_group)
-    return {"uid": uid, "gid": gid or 0, "supplementalGroups": sorted(groups)}
 
 
 def status_patch(pod: BoundPod, old: Mapping[str, Any], new: Json) -> Json | None:

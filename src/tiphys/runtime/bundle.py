@@ -19,6 +19,7 @@ from tiphys.runtime import syscalls
 from tiphys.runtime.embeddedstate import ContainerEntry, SandboxEntry, save_container, write_record
 from tiphys.runtime.images import ImageStore
 from tiphys.runtime.interface import Container, ContainerConfig, ContainerState, RuntimeFailed
+from tiphys.runtime.references import status_names
 from tiphys.runtime.spec import ALL_CAPABILITIES, Machine, Place, plan_spec
 from tiphys.runtime.users import make_working_directory, resolve_user
 
@@ -63,20 +64,25 @@ def make_bundle(
     make_working_directory(str(rootfs), spec["process"]["cwd"], user)
     (directory / "config.json").write_text(json.dumps(spec))
     log_path = os.path.join(pod.log_directory, config.log_path) if pod.log_directory and config.log_path else ""
+    name, digest = status_names(config.image, record.id, record.tags, record.digests)
     status = Container(
         id=container_id,
         sandbox_id=sandbox.status.id,
         name=config.name,
         attempt=config.attempt,
         state=ContainerState.CREATED,
-        image=config.image,
+        image=name,
         image_id=record.id,
+        image_ref=digest,
+        uid=user.uid,
+        gid=user.gid,
+        groups=tuple(user.groups),
         created_at_s=now_s,
         log_path=log_path,
         labels=dict(config.labels),
         annotations=dict(config.annotations),
     )
-    entry = ContainerEntry(status, directory, place.cgroup, parse_signal(image.stop_signal))
+    entry = ContainerEntry(status, directory, place.cgroup, parse_signal(config.stop_signal or image.stop_signal))
     write_record(
         directory / "streams.json", {"tty": config.tty, "stdin": config.stdin, "stdin_once": config.stdin_once}
     )

@@ -126,6 +126,7 @@ def load_container(directory: Path, running: dict[str, int], now_s: float) -> Co
         return None
     status = record["status"]
     status["state"] = ContainerState(status["state"])
+    status["groups"] = tuple(status.get("groups") or ())
     entry = ContainerEntry(Container(**status), directory, record["cgroup"], record["stop_signal"])
     exit_record = _read(directory / "exit.json")
     try:

@@ -157,6 +157,8 @@ class ContainerConfig:
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False
+    stop_signal: str = ""
+    """Overrides the image's, e.g. SIGUSR1."""
     resources: Resources = Resources()
     security: SecurityContext = SecurityContext()
 
@@ -171,9 +173,9 @@ class Container:
     attempt: int
     state: ContainerState
     image: str
-    """The reference that the container was made from."""
+    """The image's name as status tells it: docker.io/library/busybox:latest."""
     image_id: str
-    """The image's id, e.g. sha256:..., as status.containerStatuses[].imageID tells it."""
+    """The image's id, e.g. sha256:..."""
     created_at_s: float = 0.0
     started_at_s: float = 0.0
     finished_at_s: float = 0.0
@@ -185,6 +187,12 @@ class Container:
     """Absolute path of the log file."""
     pid: int = 0
     """Of the first process while running, else 0."""
+    image_ref: str = ""
+    """docker.io/library/busybox@sha256:..., the id of an image without known digest: imageID in the status."""
+    uid: int | None = None
+    """Who the first process is, with `gid` and `groups`; None: unknown."""
+    gid: int = 0
+    groups: tuple[int, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
 

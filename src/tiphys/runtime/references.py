@@ -7,6 +7,7 @@ Spec: the distribution project's reference grammar; Docker's rule that a first c
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tiphys.runtime.interface import RuntimeFailed
@@ -39,6 +40,17 @@ class Reference:
 
     def __str__(self) -> str:
         return f"{self.name}@{self.digest}" if self.digest else f"{self.name}:{self.tag}"
+
+
+def status_names(reference: str, image_id: str, tags: Sequence[str], digests: Sequence[str]) -> tuple[str, str]:
+    """Return what a container's status tells of its image, as containerd does: its name and its digest reference."""
+    name = "" if reference.startswith("sha256:") else parse_reference(reference).tagged
+    repository = name.rpartition(":")[0]
+    own = next((digest for digest in digests if digest.startswith(f"{repository}@")), None)
+    digest = own or next(iter(digests), image_id)
+    if name in tags:
+        return name, digest
+    return next(iter(tags), digest), digest
 
 
 def parse_reference(text: str) -> Reference:

@@ -40,7 +40,7 @@ from tiphys.runtime.interface import (
     Stats,
 )
 from tiphys.runtime.podnetwork import PodNetwork
-from tiphys.runtime.references import parse_reference
+from tiphys.runtime.references import parse_reference, status_names
 from tiphys.runtime.simulatedprocess import (
     CopyInput,
     Exit,
@@ -193,6 +193,8 @@ class SimulatedRuntime:
         container_id = self._new_id()
         pod = self._configs[sandbox_id]
         log_path = os.path.join(pod.log_directory, config.log_path) if pod.log_directory and config.log_path else ""
+        name, digest = status_names(config.image, image.id, image.tags, image.digests)
+        security = config.security
         self._containers[container_id] = _Container(
             status=Container(
                 id=container_id,
@@ -200,8 +202,12 @@ class SimulatedRuntime:
                 name=config.name,
                 attempt=config.attempt,
                 state=ContainerState.CREATED,
-                image=config.image,
+                image=name,
                 image_id=image.id,
+                image_ref=digest,
+                uid=security.run_as_user or 0,
+                gid=security.run_as_group or 0,
+                groups=tuple(sorted({security.run_as_group or 0, *security.supplemental_groups})),
                 created_at_s=self._clock.now_s(),
                 log_path=log_path,
                 labels=dict(config.labels),
