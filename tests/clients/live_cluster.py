@@ -45,6 +45,7 @@ class LiveCluster:
             "KUBECONFIG": str(self.kubeconfig),
             "TIPHYS_HOME": str(self.home / "t"),
             "LC_ALL": "C.UTF-8",
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
             "TZ": "UTC",
         }
 
