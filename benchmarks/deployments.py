@@ -1,8 +1,8 @@
 """Many Deployments at once: seconds and CPU of all processes until every Pod exists.
 
-Makes the Deployments over 16 connections and counts Pods by a watch. Its own cluster is simulated unless --real; the
-controllers and the API server are the same, and so is the time until Pods exist. Prints a JSON line when all Pods
-exist and one when all Deployments are available.
+Makes the Deployments over 16 connections and counts Pods by a watch. Its own cluster is simulated unless --real.
+Prints a JSON line when all Pods exist and one when all Deployments are available. With --unscheduled the Pods name a
+scheduler that does not exist, so that only the API server and the controllers work, and only the first is printed.
 
 Run: python benchmarks/deployments.py [--deployments 100] [--replicas 10]
      python benchmarks/deployments.py --url https://127.0.0.1:6443 --token T --pids apiserver=1,controllers=2
@@ -69,10 +69,13 @@ class Count(threading.Thread):
         return self.done_s
 
 
-def deployment(number: int, replicas: int) -> dict[str, Any]:
+def deployment(number: int, replicas: int, unscheduled: bool) -> dict[str, Any]:
     labels = {"app": f"web-{number}"}
     container = {"name": "main", "image": "registry.example/app:v1"}
-    template = {"metadata": {"labels": labels}, "spec": {"containers": [container], "terminationGracePeriodSeconds": 0}}
+    pod = {"containers": [container], "terminationGracePeriodSeconds": 0}
+    template: dict[str, Any] = {"metadata": {"labels": labels}, "spec": pod}
+    if unscheduled:
+        template["spec"]["schedulerName"] = "nobody"
     spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": f"web-{number}"}, "spec": spec}
 
@@ -88,11 +91,12 @@ def prepare(target: Target) -> None:
         time.sleep(0.05)
 
 
-def run(target: Target, deployments: int, replicas: int) -> None:
+def run(target: Target, deployments: int, replicas: int, unscheduled: bool) -> None:
     prepare(target)
     pods = Count(target, PODS, deployments * replicas, PARTIAL)
     available = Count(target, DEPLOYMENTS, deployments, "application/json", "availableReplicas")
-    for count in (pods, available):
+    counts = [("pods exist", pods)] if unscheduled else [("pods exist", pods), ("available", available)]
+    for _, count in counts:
         count.start()
         count.opened.wait(PATIENCE_S)
     before = {name: cpu_s(pid) for name, pid in target.pids.items()}
@@ -102,7 +106,7 @@ def run(target: Target, deployments: int, replicas: int) -> None:
         connection = http.client.HTTPSConnection(urlsplit(target.url).netloc, context=insecure(), timeout=PATIENCE_S)
         headers = {"Authorization": f"Bearer {target.token}", "Content-Type": "application/json"}
         for number in range(first, deployments, 16):
-            connection.request("POST", DEPLOYMENTS, json.dumps(deployment(number, replicas)), headers)
+            connection.request("POST", DEPLOYMENTS, json.dumps(deployment(number, replicas, unscheduled)), headers)
             answer = connection.getresponse()
             body = answer.read()
             if answer.status != 201:
@@ -110,7 +114,7 @@ def run(target: Target, deployments: int, replicas: int) -> None:
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(make, range(16)))
-    for state, count in (("pods exist", pods), ("available", available)):
+    for state, count in counts:
         done_s = count.wait()
         used = {name: round(cpu_s(pid) - before[name], 2) for name, pid in target.pids.items()}
         print(
@@ -135,11 +139,12 @@ def main() -> None:
     add_target_options(options)
     options.add_argument("--deployments", type=int, default=100)
     options.add_argument("--replicas", type=int, default=10)
+    options.add_argument("--unscheduled", action="store_true", help="controllers and API server alone")
     arguments = options.parse_args()
-    if arguments.nodes == 1:
+    if arguments.nodes == 1 and not arguments.unscheduled:
         arguments.nodes = 1 + arguments.deployments * arguments.replicas // 100  # a node takes 110 Pods
     with open_target(arguments) as target:
-        run(target, arguments.deployments, arguments.replicas)
+        run(target, arguments.deployments, arguments.replicas, arguments.unscheduled)
 
 
 if __name__ == "__main__":

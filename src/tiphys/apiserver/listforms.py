@@ -16,7 +16,7 @@ from tiphys.apiserver.cached import CachedObject
 from tiphys.apiserver.rendering import Rendering
 from tiphys.apiserver.slices import slices
 
-YAML_SLICE = 2
+YAML_SLICE = 1
 """A pod takes 3 ms to write as YAML."""
 INDENT_SLICE = 50
 
