@@ -146,6 +146,28 @@ async def test_objects_and_bodies_over_their_limits_are_too_large(wire: Wire, se
         assert await other.end() == b""
 
 
+async def test_bodies_of_very_many_things_are_handled_in_linear_time(wire: Wire) -> None:
+    """A quadratic step anywhere would take minutes, and nobody else would be answered meanwhile."""
+    path = f"{CONFIGMAPS}/many-things"
+    names = b",".join(b'"%d":1' % i for i in range(100_000))
+    twice = b'{"metadata":{"name":"many-things"},"0":1,' + names + b"}"
+    assert_status(await wire.request("POST", f"{CONFIGMAPS}?fieldValidation=Strict", twice), 400)
+    made = await wire.request("POST", CONFIGMAPS, twice)
+    assert made.status == 201
+    assert made.headers["warning"]
+    assert (await wire.request("PATCH", path, twice, MERGE)).status == 200
+    finalizers = [f"a/{i}" for i in range(40_000)]
+    assert (await wire.request("PATCH", path, {"metadata": {"finalizers": finalizers}}, STRATEGIC)).status == 200
+    ordered = {"metadata": {"$setElementOrder/finalizers": finalizers, "finalizers": finalizers}}
+    assert (await wire.request("PATCH", path, ordered, STRATEGIC)).status == 200
+    kept = {"data": {"$retainKeys": [str(i) for i in range(40_000)], "1": "x"}}
+    assert (await wire.request("PATCH", path, kept, STRATEGIC)).status == 200
+    removed = {"metadata": {"$deleteFromPrimitiveList/finalizers": finalizers}}
+    emptied = await wire.request("PATCH", path, removed, STRATEGIC)
+    assert emptied.status == 200 and not emptied.json["metadata"].get("finalizers")
+    assert (await wire.request("DELETE", path)).status == 200
+
+
 def _patched(*operations: Any) -> bytes:
     return orjson.dumps(list(operations))
 
