@@ -7,11 +7,11 @@ import subprocess
 import sys
 
 from tiphys.base.virtualloop import run_virtual
-from tiphys.cluster.scenarios import run_scenario
+from tiphys.cluster.trial import run_scenario
 
 PROGRAM = """
 from tiphys.base.virtualloop import run_virtual
-from tiphys.cluster.scenarios import run_scenario
+from tiphys.cluster.trial import run_scenario
 ballast = [object() for _ in range({ballast})]
 for name in ("rollout", "stateful", "jobs", "garbage"):
     print(run_virtual(run_scenario(name, 5, faults=12, bad_network=True)).digest())

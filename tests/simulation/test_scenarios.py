@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from tiphys.base.virtualloop import run_virtual
-from tiphys.cluster.scenarios import SCENARIOS, run_scenario
+from tiphys.cluster.scenarios import SCENARIOS
+from tiphys.cluster.trial import run_scenario
 
 LONG = ("large", "cron")
 

@@ -1,13 +1,12 @@
 """What a simulated cluster is put through: each scenario asks for work as a user would and waits for what it promises.
 
-`run_scenario` runs one with a seed, plays faults beside it, lets the cluster come to rest and checks everything that
-checks.py knows. A scenario that fails raises a `Violation` whose text tells the stories of the objects concerned.
+A scenario raises `Violation` where the cluster does not keep its promise; trial.py runs one, with faults beside it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,19 +15,10 @@ from tiphys.base.errors import ApiError
 from tiphys.client import resources
 from tiphys.client.interface import Resource
 from tiphys.cluster import checks, workloads
-from tiphys.cluster.faultplan import BAD_NETWORK, At, draw_plan, play
-from tiphys.cluster.faults import Faults
 from tiphys.cluster.history import History, Violation, part_of
-from tiphys.cluster.simulation import Plan, SimulatedCluster
-from tiphys.runtime.simulated import Profile
+from tiphys.cluster.simulation import SimulatedCluster
 
 Json = dict[str, Any]
-REST_S = 45.0
-"""A cluster without a write for so long (but heartbeats) is at rest."""
-LONGEST_UNREST_S = 1800.0
-FAULTS_WITHIN_S = 12.0
-SLOW = Profile(sandbox_start_s=0.3, container_create_s=0.1, container_start_s=0.3, container_stop_s=0.5, jitter=0.9)
-"""Nodes that take their time, each step another one, so that faults find everything half done."""
 QUIET_S = 600.0
 """So long the cluster must stay at rest afterwards."""
 
@@ -43,72 +33,9 @@ class Scenario:
     """Faults of draw_plan may be played beside it."""
     keeps_quiet: bool = True
     """Nothing is written when it is over (a CronJob goes on)."""
+    quiet_s: float = QUIET_S
     is_slow: bool = True
     """Its nodes take their time."""
-
-
-async def run_scenario(
-    name: str, seed: int, *, faults: int = 0, bad_network: bool = False, steps: Sequence[At] = ()
-) -> History:
-    """Run a scenario with `faults` drawn faults, return its history. Raises Violation."""
-    scenario = SCENARIOS[name]
-    lines = BAD_NETWORK if bad_network else Faults()
-    plan = Plan(seed=seed, nodes=scenario.nodes, faults=lines, profile=SLOW if scenario.is_slow else Profile())
-    async with SimulatedCluster(plan) as cluster:
-        try:
-            drawn = (
-                draw_plan(cluster.chance, list(cluster.nodes), faults, FAULTS_WITHIN_S) if scenario.drawn_faults else []
-            )
-            playing = asyncio.create_task(play(cluster, [*drawn, *steps]), name="faults")
-            try:
-                await scenario.run(cluster)
-                await playing
-            finally:
-                playing.cancel()
-                await asyncio.gather(playing, return_exceptions=True)
-            await finish(cluster, quiet=scenario.keeps_quiet)
-        except Violation as violation:
-            told = violation.told(cluster.history)
-            raise Violation(f"scenario {name}, seed {seed}: {told}") from violation
-        return cluster.history
-
-
-async def finish(cluster: SimulatedCluster, *, quiet: bool = True) -> None:
-    """Heal everything, wait until the cluster is at rest, and check all promises."""
-    for name in cluster.components():
-        link = cluster.link(name)
-        link.faults = Faults()
-        link.is_cut = False
-        link.writes_left = None
-    cluster.store.errors = 0.0
-    if quiet:
-        await rest(cluster)
-    checks.check_always(cluster.history)
-    if not quiet:
-        return
-    checks.check_at_rest(cluster)
-    await checks.check_nodes(cluster)
-    since_s = cluster.clock.monotonic_s()
-    await asyncio.sleep(QUIET_S)
-    checks.check_quiet(cluster.history, since_s)
-    if failures := cluster.failures():
-        raise failures[0]
-
-
-async def rest(cluster: SimulatedCluster) -> None:
-    """Wait until nothing was written for a while."""
-    history = cluster.history
-    since_s = cluster.clock.monotonic_s()
-
-    def rests() -> bool:
-        loud = next((c.at_s for c in reversed(history.changes) if not c.is_heartbeat()), 0.0)
-        return cluster.clock.monotonic_s() - max(since_s, loud) >= REST_S
-
-    try:
-        await cluster.until(rests, "the cluster comes to rest", within_s=LONGEST_UNREST_S, every_s=5.0)
-    except Violation:
-        checks.check_quiet(history, since_s + LONGEST_UNREST_S / 2)
-        raise
 
 
 # Looking
@@ -571,5 +498,5 @@ SCENARIOS: Mapping[str, Scenario] = {
     "custom": Scenario(custom),
     "quota": Scenario(quota),
     "frozen": Scenario(frozen, nodes=1),
-    "large": Scenario(large, nodes=100, drawn_faults=False, is_slow=False),
+    "large": Scenario(large, nodes=100, drawn_faults=False, quiet_s=30.0, is_slow=False),
 }

@@ -36,15 +36,18 @@ class SimulatedServer:
         self._clock = clock
         self._randomness = randomness
         self._assembled: Assembled | None = None
+        self._starting = asyncio.Lock()
+        """Two restarts at once must not leave two servers."""
         self._running: OrderedSet[asyncio.Task[Answer]] = OrderedSet()
 
     async def start(self) -> None:
         """Start, if need be again and again while the store fails."""
-        while self._assembled is None:
-            try:
-                self._assembled = await assemble(self._config, self._store, self._clock, self._randomness)
-            except TiphysError:
-                await asyncio.sleep(RETRY_S)
+        async with self._starting:
+            while self._assembled is None:
+                try:
+                    self._assembled = await assemble(self._config, self._store, self._clock, self._randomness)
+                except TiphysError:
+                    await asyncio.sleep(RETRY_S)
 
     async def kill(self) -> None:
         """End where it stands. Idempotent."""

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import click
 
 from tiphys.base.virtualloop import VirtualLoop, run_virtual
-from tiphys.cluster.scenarios import SCENARIOS, run_scenario
+from tiphys.cluster.scenarios import SCENARIOS
+from tiphys.cluster.trial import run_scenario
 
 
 def soak(names: Sequence[str], seeds: Sequence[int] | itertools.count[int], faults: int, bad_network: bool) -> bool:
