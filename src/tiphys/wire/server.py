@@ -20,7 +20,7 @@ from typing import Any
 
 from tiphys.base.clock import Clock, SystemClock
 from tiphys.wire.connection import HttpConnection
-from tiphys.wire.encoding import Target, decode_target
+from tiphys.wire.encoding import Target, decode_target, encode_chunk
 from tiphys.wire.message import Handler
 from tiphys.wire.sink import StreamSink
 from tiphys.wire.step import Stepper
@@ -84,6 +84,8 @@ class HttpServer:
         self._ticker: asyncio.TimerHandle | None = None
         self._targets: dict[bytes, Target] = {}
         """Targets by request line, of those seen lately."""
+        self._chunked = (b"", b"")
+        """The buffer that was sent last in this turn, and its chunk."""
         self._dirty: list[StreamSink] = []
         """Streams with something to send, flushed together once per turn of the loop."""
         self.stopping = False
@@ -199,7 +201,14 @@ class HttpServer:
             self.loop.call_soon(self._flush)
         self._dirty.append(sink)
 
+    def chunk_of(self, data: bytes) -> bytes:
+        """Return data as a chunk; a thousand streams that send the same buffer in one turn share it."""
+        if data is not self._chunked[0]:
+            self._chunked = (data, encode_chunk(data))
+        return self._chunked[1]
+
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
         for sink in dirty:
             sink.flush()
+        self._chunked = (b"", b"")

@@ -78,7 +78,7 @@ class StreamSink:
             if self._closed:
                 self._transport.write((encode_chunk(data) + LAST_CHUNK) if self._chunked else data)
             else:
-                self._transport.write(encode_chunk(data) if self._chunked else data)
+                self._transport.write(self._server.chunk_of(data) if self._chunked else data)
         elif self._closed and self._chunked:
             self._transport.write(LAST_CHUNK)
         if self._closed:
