@@ -39,6 +39,13 @@ def pod_conditions(
     return [_stamped(pod, kind, new[kind], old.get(kind), now) for kind in OWNED]
 
 
+def disruption_condition(pod: BoundPod, message: str, now: str) -> Condition:
+    """Return the condition of a pod that the kubelet ended for the node's sake."""
+    old = next((c for c in pod.status.get("conditions") or () if c.get("type") == "DisruptionTarget"), None)
+    new = {"status": "True", "reason": "TerminationByKubelet", "message": message}
+    return _stamped(pod, "DisruptionTarget", new, old, now)
+
+
 def _stamped(pod: BoundPod, kind: str, new: Condition, old: Mapping[str, Any] | None, now: str) -> Condition:
     same = old is not None and old.get("status") == new["status"]
     condition: Condition = {"type": kind, **new}

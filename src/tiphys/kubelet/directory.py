@@ -32,6 +32,7 @@ from tiphys.kubelet.podfiles import ContainerFiles, VolumeFailed, log_directory
 from tiphys.kubelet.sandbox import Resolver, parse_resolv_conf, pod_hostname
 from tiphys.kubelet.terminationlog import read_termination_message
 from tiphys.kubelet.volume import claim_path, ensure_subpath, make_empty_dir, make_host_path, unmount_below
+from tiphys.runtime.bundle import measure_directory
 from tiphys.runtime.interface import Container, Mount
 
 RENEW_SHARE = 0.8
@@ -133,6 +134,16 @@ class PodDirectory:
         for name in os.listdir(logs):
             if name.rsplit("_", 1)[-1] == uid:
                 await asyncio.to_thread(shutil.rmtree, os.path.join(logs, name), True)
+
+    async def volume_bytes(self, uid: str, volume: str) -> int:
+        path = self._paths.get(uid, {}).get(volume)
+        return await asyncio.to_thread(measure_directory, Path(path)) if path else 0
+
+    def log_bytes(self, container: Container) -> int:
+        try:
+            return os.stat(container.log_path).st_size if container.log_path else 0
+        except OSError:
+            return 0
 
     def disk_root(self) -> str:
         return self._root

@@ -12,6 +12,7 @@ from tiphys.kubelet.quantity import Quantity
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 DISK_SHARE = 0.9
+MEMORY_THRESHOLD_BYTES = 100 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class Pressure:
     memory: bool = False
     disk: bool = False
     pids: bool = False
+    memory_available_bytes: int = 0
+    """Told when memory is short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +69,12 @@ def read_pressure(root: str) -> Pressure:
     """Return what is short: under 100 MiB of memory, 10% of disk or 5% of inodes, or nearly no process ids."""
     disk = os.statvfs(root)
     inodes_low = disk.f_files > 0 and disk.f_favail < disk.f_files * 0.05
+    available_bytes = _meminfo().get("MemAvailable", 1 << 40)
     return Pressure(
-        memory=_meminfo().get("MemAvailable", 1 << 40) < 100 << 20,
+        memory=available_bytes < MEMORY_THRESHOLD_BYTES,
         disk=disk.f_bavail < disk.f_blocks * 0.1 or inodes_low,
         pids=False,
+        memory_available_bytes=available_bytes,
     )
 
 

@@ -67,6 +67,14 @@ class PodFiles(Protocol):
 
     async def remove_logs(self, uid: str) -> None: ...
 
+    async def volume_bytes(self, uid: str, volume: str) -> int:
+        """Return what a volume takes on disk."""
+        ...
+
+    def log_bytes(self, container: Container) -> int:
+        """Return the size of a container's log."""
+        ...
+
     def disk_root(self) -> str:
         """Return the directory whose disk image garbage collection looks at, or ""."""
         ...
@@ -116,6 +124,12 @@ class NoFiles:
         if self._log_root:
             for place in glob.glob(f"{glob.escape(self._log_root)}/*_{uid}"):
                 shutil.rmtree(place, ignore_errors=True)
+
+    async def volume_bytes(self, uid: str, volume: str) -> int:
+        return 0
+
+    def log_bytes(self, container: Container) -> int:
+        return 0
 
     def disk_root(self) -> str:
         return ""

@@ -24,6 +24,7 @@ from tiphys.client.reflector import Reflector
 from tiphys.client.resources import PODS, SERVICES
 from tiphys.kubelet.admission import admit_pod
 from tiphys.kubelet.context import NodeContext
+from tiphys.kubelet.eviction import run_eviction
 from tiphys.kubelet.garbage import run_garbage
 from tiphys.kubelet.images import Images
 from tiphys.kubelet.machine import Machine
@@ -157,6 +158,7 @@ class Kubelet:
             await self.pods.synced()
             await self._remove_orphans()
             group.create_task(run_garbage(self.context), name="garbage")
+            group.create_task(run_eviction(self), name="eviction")
             group.create_task(run_rotation(self.context), name="log rotation")
 
     async def _node(self, port: int) -> NodeFacts:

@@ -15,7 +15,7 @@ from typing import Any
 
 from tiphys.api.views.pod import Container as ContainerSpec
 from tiphys.base.clock import format_time
-from tiphys.kubelet.conditions import pod_conditions
+from tiphys.kubelet.conditions import disruption_condition, pod_conditions
 from tiphys.kubelet.container import stop_signal
 from tiphys.kubelet.plan import PodRuntime, Verdicts, should_restart
 from tiphys.kubelet.pod import BoundPod, Specced, is_sidecar
@@ -67,6 +67,8 @@ def pod_status(pod: BoundPod, runtime: PodRuntime, given: StatusInput, now_s: fl
     }
     if given.failed:
         status["reason"], status["message"] = given.failed
+        if given.failed[0] == "Evicted":
+            status["conditions"].append(disruption_condition(pod, given.failed[1], now))
     elif phase == "Failed" and pod.status.get("reason"):
         status["reason"] = pod.status["reason"]
         status["message"] = pod.status.get("message", "")

@@ -64,7 +64,7 @@ def make_empty_dir(volume: Volume, place: str, group: int | None) -> str:
     if source.medium == "Memory":
         limit = int(parse_quantity(source.size_limit)) if source.size_limit else 0
         _mount_tmpfs(volume, place, limit)
-    os.chmod(place, 0o777)
+    os.chmod(place, 0o777 if source.mode is None else source.mode)
     if group is not None:
         own_by_group(place, group)
     return place

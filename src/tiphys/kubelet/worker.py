@@ -52,6 +52,9 @@ START = "(start)"
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
 
 
+EVICTION_GRACE_S = 1
+
+
 class Phase(enum.Enum):
     """What the worker is at. RUNNING -> ENDING -> ENDED -> GONE; never back."""
 
@@ -84,6 +87,7 @@ class PodWorker:
         self._waiting: dict[str, tuple[str, str]] = {}
         self._messages: dict[str, str] = {}
         self._failed: tuple[str, str] | None = None
+        self._evicted = False
         self._mounted = False
         self._unmounted = False
         self._remount = False
@@ -121,6 +125,13 @@ class PodWorker:
         """The node does not take the pod: it becomes Failed and nothing is started."""
         self.rejected = (reason, message)
         self.wake()
+
+    def evict(self, reason: str, message: str) -> None:
+        """End the pod as Failed, with hardly any grace: it harms its node."""
+        if self._failed is None and self.phase is Phase.RUNNING:
+            self._failed = (reason, message)
+            self._evicted = True
+            self.wake()
 
     @property
     def ended(self) -> bool:
@@ -220,6 +231,8 @@ class PodWorker:
 
     def _should_end(self) -> bool:
         if self._vanished or self.rejected or self.pod.metadata.deletion_timestamp or is_terminal(self._known_pod()):
+            return True
+        if self._evicted:
             return True
         limit_s = self.pod.spec.active_deadline_seconds
         start = self.writer.known.get("startTime")
@@ -357,7 +370,13 @@ class PodWorker:
         return True
 
     async def _kill(self, kill: Kill) -> None:
-        await stop_container(self.context, self.pod, kill, self.addresses)
+        pod = self.pod
+        if self._evicted and not pod.metadata.deletion_timestamp:
+            grace_s = min(EVICTION_GRACE_S, grace_period_s(pod))
+            pod = msgspec.structs.replace(
+                pod, spec=msgspec.structs.replace(pod.spec, termination_grace_period_seconds=grace_s)
+            )
+        await stop_container(self.context, pod, kill, self.addresses)
 
     # Ending
 
