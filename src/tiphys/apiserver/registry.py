@@ -40,7 +40,7 @@ from tiphys.base.errors import (
     service_unavailable,
     too_large,
 )
-from tiphys.store.interface import ABSENT, ExpectationFailed, Operation, Store, StoreFailed
+from tiphys.store.interface import ABSENT, Entry, ExpectationFailed, Operation, Store, StoreFailed
 
 GENERATED_NAME_TRIES = 8
 CONFLICT_TRIES = 16
@@ -83,6 +83,8 @@ class Current(msgspec.Struct, frozen=True, eq=False):
 
     obj: JsonObject
     revision: int
+    value: bytes
+    """The stored bytes that `obj` was decoded from."""
 
 
 Make = Callable[[JsonObject], JsonObject]
@@ -131,9 +133,7 @@ class Registry:
         cached = self.cache.resource(kind.storage_prefix()).get(namespace, name)
         if cached is None:
             return None
-        obj = orjson.loads(cached.body)
-        del obj["metadata"]["resourceVersion"]
-        return Current(obj, cached.revision)
+        return Current(orjson.loads(cached.value), cached.revision, cached.value)
 
     def now(self) -> str:
         """Return the time as the API writes it."""
@@ -249,7 +249,7 @@ class Registry:
                 return await self._update_once(kind, stored, namespace, name, make, combine, current, context)
             except ExpectationFailed as error:
                 entry = error.current
-                current = None if entry is None else Current(orjson.loads(entry.value), entry.revision)
+                current = None if entry is None else _current(entry)
         raise conflict(kind.group, kind.plural, name)
 
     async def _update_once(
@@ -264,7 +264,7 @@ class Registry:
         context: WriteContext,
     ) -> Written:
         strategy, old = stored.strategy, current.obj
-        shown = self.convert(stored, _with_revision(old, current.revision), kind)
+        shown = self.convert(stored, _shown(current), kind)
         new = self.convert(kind, make(shown), stored)
         begin_update(kind, namespace, name, new, old, current.revision)
         now_s = self.clock.now_s()
@@ -280,7 +280,7 @@ class Registry:
             self._bump_generation(stored, new, old, rules.subresource)
             self._track(stored, old, new, context, now_s)
             if new == old:
-                return Written(stored, old, splice_revision(encode_stored(old), current.revision))
+                return Written(stored, old, splice_revision(current.value, current.revision))
             causes = self._validate_update(stored, new, old, rules)
             if causes:
                 raise invalid(stored.group, stored.kind, name, causes)
@@ -339,7 +339,7 @@ class Registry:
                 return await self._delete_once(stored, namespace, name, options, current, context)
             except ExpectationFailed as error:
                 entry = error.current
-                current = None if entry is None else Current(orjson.loads(entry.value), entry.revision)
+                current = None if entry is None else _current(entry)
         raise conflict(kind.group, kind.plural, name)
 
     async def _delete_once(
@@ -460,8 +460,11 @@ def _give_back(held: list[Callable[[bool], None]], done: asyncio.Future[int]) ->
         callback(succeeded)
 
 
-def _with_revision(obj: JsonObject, revision: int) -> JsonObject:
-    """Return a copy of the object deep enough for `make` to build on, with its resourceVersion."""
-    shown: JsonObject = orjson.loads(orjson.dumps(obj))
-    shown["metadata"]["resourceVersion"] = str(revision)
+def _current(entry: Entry) -> Current:
+    return Current(orjson.loads(entry.value), entry.revision, entry.value)
+
+
+def _shown(current: Current) -> JsonObject:
+    """Return a fresh copy of the object for `make` to build on, with its resourceVersion."""
+    shown: JsonObject = orjson.loads(splice_revision(current.value, current.revision))
     return shown
