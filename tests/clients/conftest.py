@@ -15,7 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from kubectl_cli import NEWEST, Kubectl, find_client
-from live_cluster import LiveCluster, shared_cluster
+from live_cluster import SIMULATED, LiveCluster, shared_cluster
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cluster(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[LiveCluster]:
     """A cluster of two simulated nodes, shared by all tests of the run."""
     base = tmp_path_factory.getbasetemp()
-    with shared_cluster(base if worker_id == "master" else base.parent) as live:
+    with shared_cluster(base if worker_id == "master" else base.parent, "clients", SIMULATED) as live:
         yield live
 
 

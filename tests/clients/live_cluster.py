@@ -1,4 +1,4 @@
-"""One live cluster with simulated nodes, shared by all test processes of a run and removed by the last one.
+"""Live clusters, each shared by all test processes of a run and removed by the last one: simulated nodes, or real ones.
 
 The first process that asks makes it with the `tiphys` command, as a user would, in a directory of its own; a counter
 under a file lock tells who is last. Nothing of the machine's own kubeconfig or clusters is touched.
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-NAME = "clients"
-NODES = 2
+SIMULATED = ("--simulated", "--nodes", "2")
+REAL = ()
 UP_TIMEOUT_S = 120.0
 ATTEMPTS = 3
 
@@ -31,6 +31,7 @@ class LiveCluster:
     """Where the cluster is. `home` holds everything: its state, the kubeconfig, the clients' caches."""
 
     home: Path
+    name: str
 
     @property
     def kubeconfig(self) -> Path:
@@ -51,21 +52,21 @@ class LiveCluster:
 
 
 @contextmanager
-def shared_cluster(directory: Path) -> Iterator[LiveCluster]:
-    """Give the run's cluster; `directory` is common to all processes of the run."""
-    state = directory / "live-cluster.json"
-    with _locked(directory):
+def shared_cluster(directory: Path, name: str, flags: tuple[str, ...]) -> Iterator[LiveCluster]:
+    """Give the run's cluster of that name; `directory` is common to all processes of the run."""
+    state = directory / f"live-cluster-{name}.json"
+    with _locked(directory, name):
         data: dict[str, Any] = json.loads(state.read_text()) if state.exists() else {"users": 0, "home": ""}
         if not data["users"]:
             data["home"] = tempfile.mkdtemp(prefix="tiphys-clients-")
-            _up(LiveCluster(Path(data["home"])))
+            _up(LiveCluster(Path(data["home"]), name), flags)
         data["users"] += 1
         state.write_text(json.dumps(data))
-    cluster = LiveCluster(Path(data["home"]))
+    cluster = LiveCluster(Path(data["home"]), name)
     try:
         yield cluster
     finally:
-        with _locked(directory):
+        with _locked(directory, name):
             data = json.loads(state.read_text())
             data["users"] -= 1
             state.write_text(json.dumps(data))
@@ -74,14 +75,15 @@ def shared_cluster(directory: Path) -> Iterator[LiveCluster]:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    with open(directory / "live-cluster.lock", "w") as file:
+def _locked(directory: Path, name: str) -> Iterator[None]:
+    with open(directory / f"live-cluster-{name}.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _tiphys(cluster: LiveCluster, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from tiphys.cli.main import main; main()", *arguments]
+def run_tiphys(cluster: LiveCluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the `tiphys` command on a cluster."""
+    command = [sys.executable, "-c", "from tiphys.cli.main import main; main()", *arguments, "--name", cluster.name]
     return subprocess.run(
         command,
         env=cluster.environment(),
@@ -93,27 +95,27 @@ def _tiphys(cluster: LiveCluster, *arguments: str) -> subprocess.CompletedProces
     )
 
 
-def _up(cluster: LiveCluster) -> None:
+def _up(cluster: LiveCluster, flags: tuple[str, ...]) -> None:
     said = ""
     for _ in range(ATTEMPTS):  # another test may take the free port meanwhile
         port = _free_port()
-        done = _tiphys(cluster, "up", "--name", NAME, "--simulated", "--nodes", str(NODES), "--port", str(port))
+        done = run_tiphys(cluster, "up", *flags, "--port", str(port))
         if done.returncode == 0:
             return
         said = done.stdout + done.stderr + _logs(cluster)
-        _tiphys(cluster, "down", "--name", NAME)
+        run_tiphys(cluster, "down")
     raise RuntimeError(f"tiphys up failed {ATTEMPTS} times; the last time it said:\n{said}")
 
 
 def _down(cluster: LiveCluster) -> None:
-    done = _tiphys(cluster, "down", "--name", NAME)
+    done = run_tiphys(cluster, "down")
     if done.returncode:
         raise RuntimeError(f"tiphys down failed: {done.stdout}{done.stderr}")
     shutil.rmtree(cluster.home)
 
 
 def _logs(cluster: LiveCluster) -> str:
-    files = sorted((cluster.home / "t" / NAME / "log").glob("*.log"))
+    files = sorted((cluster.home / "t" / cluster.name / "log").glob("*.log"))
     return "".join(f"--- {file.name}\n{file.read_text()[-2000:]}" for file in files)
 
 
