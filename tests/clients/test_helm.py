@@ -78,6 +78,7 @@ def test_a_release_from_install_to_uninstall(helm: Helm) -> None:
     assert json.loads(helm("list", "--all-namespaces", "-o", "json", "--filter", "^none$")) == []
 
 
+@pytest.mark.parametrize("helm", ["helm"], indirect=True)
 def test_a_failed_upgrade_is_rolled_back(helm: Helm) -> None:
     helm("install", "app", str(CHART), "--wait", "--timeout", "60s", "--set", "replicas=1")
     failed = helm.run("upgrade", "app", str(CHART), "--set", "exit=1", "--atomic", "--timeout", "3s")
@@ -90,6 +91,7 @@ def test_a_failed_upgrade_is_rolled_back(helm: Helm) -> None:
     assert helm.kubectl("get", "deployment", "app", "-o", "jsonpath={.spec.replicas}") == "1"
 
 
+@pytest.mark.parametrize("helm", ["helm"], indirect=True)
 def test_what_the_schema_refuses_is_not_installed(helm: Helm) -> None:
     assert "kind: Widget" in helm("template", "x", str(CHART))
     helm("install", "app", str(CHART), "--dry-run=server")
