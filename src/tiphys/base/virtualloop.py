@@ -27,11 +27,13 @@ class Deadlock(AssertionError):
 class OrderedTask(asyncio.Task[T]):
     """A task whose hash is its number."""
 
-    _numbers = itertools.count()
-
-    def __init__(self, coro: Generator[Any, None, T] | Coroutine[Any, Any, T], **options: Any) -> None:
-        self._number = next(OrderedTask._numbers)
-        super().__init__(coro, **options)
+    def __init__(
+        self, coro: Generator[Any, None, T] | Coroutine[Any, Any, T], *, loop: VirtualLoop, **options: Any
+    ) -> None:
+        # Numbers begin anew with each loop: where a set's iteration starts depends on them, so that a second run of a
+        # program in one process must get the same ones.
+        self._number = next(loop.task_numbers)
+        super().__init__(coro, loop=loop, **options)
 
     def __hash__(self) -> int:
         return self._number
@@ -59,8 +61,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._virtual = _VirtualSelector()
+        self.task_numbers = itertools.count()
         super().__init__(self._virtual)
-        self.set_task_factory(lambda loop, coro, **options: OrderedTask(coro, loop=loop, **options))
+        # A timer is due within this of its time. The machine's nanosecond is less than what a float of months can hold:
+        # then a timer would never be due, and time never move on.
+        self._clock_resolution = 1e-6
+        self.set_task_factory(lambda loop, coro, **options: OrderedTask(coro, loop=self, **options))
 
     def time(self) -> float:
         return self._virtual.now_s

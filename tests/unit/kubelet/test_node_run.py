@@ -270,6 +270,20 @@ def test_the_node_registers_and_renews_its_lease() -> None:
     run_virtual(test)
 
 
+def test_a_node_that_was_taken_for_lost_says_soon_that_it_is_ready() -> None:
+    async def test() -> None:
+        async with Node() as node:
+            await asyncio.sleep(60)
+            conditions = node.cluster.objects[("nodes", "", "node-1")]["status"]["conditions"]
+            ready = next(c for c in conditions if c["type"] == "Ready")
+            ready |= {"status": "Unknown", "reason": "NodeStatusUnknown"}
+            await asyncio.sleep(11)
+            conditions = node.cluster.objects[("nodes", "", "node-1")]["status"]["conditions"]
+            assert next(c["status"] for c in conditions if c["type"] == "Ready") == "True"
+
+    run_virtual(test)
+
+
 def test_many_pods_at_once_cost_three_status_writes_each() -> None:
     async def test() -> None:
         async with Node() as node:
