@@ -46,6 +46,16 @@ def disruption_condition(pod: BoundPod, message: str, now: str) -> Condition:
     return _stamped(pod, "DisruptionTarget", new, old, now)
 
 
+def resize_conditions(pod: BoundPod, given: Mapping[str, tuple[str, str]], now: str) -> list[Condition]:
+    """Return the conditions of a resize under way; type -> (reason, message)."""
+    old = {c.get("type"): c for c in pod.status.get("conditions") or ()}
+    made = []
+    for kind, (reason, message) in given.items():
+        new = {"status": "True", **({"reason": reason} if reason else {}), **({"message": message} if message else {})}
+        made.append(_stamped(pod, kind, new, old.get(kind), now))
+    return made
+
+
 def _stamped(pod: BoundPod, kind: str, new: Condition, old: Mapping[str, Any] | None, now: str) -> Condition:
     same = old is not None and old.get("status") == new["status"]
     condition: Condition = {"type": kind, **new}

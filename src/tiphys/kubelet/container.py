@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from tiphys.api.views.pod import Container as ContainerSpec
 from tiphys.kubelet.environment import expand
 from tiphys.kubelet.plan import IMAGE_ANNOTATION
 from tiphys.kubelet.pod import BoundPod, Specced, grace_period_s
 from tiphys.kubelet.podfiles import ContainerFiles
-from tiphys.kubelet.resources import container_resources
+from tiphys.kubelet.resize import RESOURCES_ANNOTATION
+from tiphys.kubelet.resources import container_resources, requirements
 from tiphys.kubelet.sandbox import pod_labels
 from tiphys.kubelet.security import merge_security
 from tiphys.runtime.interface import ContainerConfig, Image
@@ -50,6 +53,7 @@ def container_config(
             "io.kubernetes.container.terminationMessagePath": container.termination_message_path,
             "io.kubernetes.container.terminationMessagePolicy": container.termination_message_policy,
             "io.kubernetes.pod.terminationGracePeriod": str(grace_period_s(pod)),
+            RESOURCES_ANNOTATION: msgspec.json.encode(requirements(container)).decode(),
             **(files.annotations or {}),
         },
         log_path=files.log_path,

@@ -194,7 +194,13 @@ class Kubelet:
     def _add(self, pod: BoundPod) -> None:
         uid = pod.metadata.uid
         adopted = self._adopted.pop(uid, [])
-        worker = PodWorker(self.context, pod, [s.id for s in adopted], on_state=lambda: self._note(uid))
+        worker = PodWorker(
+            self.context,
+            pod,
+            [s.id for s in adopted],
+            on_state=lambda: self._note(uid),
+            others=lambda: self._others(uid),
+        )
         if not adopted and not pod.metadata.deletion_timestamp and not is_terminal(pod):
             self._admit(pod, worker)
         self.workers[uid] = worker
@@ -205,10 +211,7 @@ class Kubelet:
         self._tasks[uid] = task
 
     def _admit(self, pod: BoundPod, worker: PodWorker) -> None:
-        others = [
-            w.pod for w in self.workers.values() if w.phase is Phase.RUNNING or w.phase is Phase.ENDING
-            if not w.rejected
-        ]  # fmt: skip
+        others = self._others(pod.metadata.uid)
         facts = self._facts
         labels = node_labels(facts) if facts else {}
         # Labels that users put on the node are not known here, so only the scheduler's word counts for those.
@@ -217,6 +220,13 @@ class Kubelet:
         if refusal is not None:
             worker.reject(refusal.reason, refusal.message)
             self.context.recorder.record(pod_reference(pod), "Warning", refusal.reason, refusal.message)
+
+    def _others(self, uid: str) -> list[BoundPod]:
+        """Return the other pods that take from this node, as they were granted."""
+        return [
+            w.granted_pod for w in self.workers.values() if w.phase is Phase.RUNNING or w.phase is Phase.ENDING
+            if not w.rejected and w.pod.metadata.uid != uid
+        ]  # fmt: skip
 
     async def _run_worker(self, uid: str, worker: PodWorker) -> None:
         try:

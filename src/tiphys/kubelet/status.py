@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tiphys.api.views.pod import Container as ContainerSpec
+from tiphys.api.views.pod import ResourceRequirements
 from tiphys.base.clock import format_time
-from tiphys.kubelet.conditions import disruption_condition, pod_conditions
+from tiphys.kubelet.conditions import disruption_condition, pod_conditions, resize_conditions
 from tiphys.kubelet.container import stop_signal
 from tiphys.kubelet.plan import PodRuntime, Verdicts, should_restart
 from tiphys.kubelet.pod import BoundPod, Specced, is_sidecar
@@ -25,6 +26,8 @@ from tiphys.runtime.interface import Container, ContainerState
 Json = dict[str, Any]
 ID_SCHEME = "tiphys://"
 TERMINAL = ("Succeeded", "Failed")
+PASSING = ("PodResizePending", "PodResizeInProgress")
+"""Conditions that go when they are no longer true."""
 LOST_MESSAGE = "The container could not be located when the pod was terminated"
 
 
@@ -40,6 +43,10 @@ class StatusInput:
     host_addresses: tuple[str, ...] = ()
     ended: bool = False
     """Everything has stopped for good: what is not known to have exited counts as lost."""
+    resize: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Condition type of a resize under way -> (reason, message)."""
+    applied: Mapping[str, ResourceRequirements] = field(default_factory=dict)
+    """Container name -> resources that it has; absent: those of the spec."""
     failed: tuple[str, str] | None = None
     """(reason, message) when the kubelet itself ended the pod: DeadlineExceeded, OutOfcpu, Evicted, ..."""
 
@@ -72,6 +79,7 @@ def pod_status(pod: BoundPod, runtime: PodRuntime, given: StatusInput, now_s: fl
     elif phase == "Failed" and pod.status.get("reason"):
         status["reason"] = pod.status["reason"]
         status["message"] = pod.status.get("message", "")
+    status["conditions"] += resize_conditions(pod, given.resize, now)
     if init:
         status["initContainerStatuses"] = init
     if ephemeral:
@@ -170,7 +178,7 @@ def _container_status(
         _describe_present(pod, container, current, runtime.previous(container.name), status, given)
     _describe_readiness(container, current, status, given, init=init)
     if current is not None and current.state is not ContainerState.CREATED:
-        _describe_settings(container, current, status)
+        _describe_settings(container, current, status, given.applied.get(container.name))
     mounts = [_mount_status(m) for m in container.volume_mounts]
     if mounts:
         status["volumeMounts"] = mounts
@@ -290,10 +298,13 @@ def _describe_readiness(
     status["ready"] = ready and not given.ended
 
 
-def _describe_settings(container: Specced, current: Container, status: Json) -> None:
+def _describe_settings(
+    container: Specced, current: Container, status: Json, applied: ResourceRequirements | None
+) -> None:
     resources = requirements(container)
     if resources.requests:
         status["allocatedResources"] = dict(resources.requests)
+    resources = applied or resources
     status["resources"] = {
         key: dict(values) for key, values in (("limits", resources.limits), ("requests", resources.requests)) if values
     }
@@ -326,8 +337,12 @@ def status_patch(pod: BoundPod, old: Mapping[str, Any], new: Json) -> Json | Non
         if key == "conditions":
             known = {c.get("type"): c for c in before or ()}
             changed = [c for c in value if not _alike(known.get(c["type"]), c)]
+            wanted = {c["type"] for c in value}
+            over = [{"$patch": "delete", "type": kind} for kind in PASSING if kind in known and kind not in wanted]
+            if over:
+                changes[key] = over
             if changed:
-                changes[key] = [_condition_change(c, known.get(c["type"])) for c in changed]
+                changes[key] = [*over, *(_condition_change(c, known.get(c["type"])) for c in changed)]
         elif key in ("podIPs", "hostIPs"):
             if [*(before or ())] != value:
                 gone = [{"$patch": "delete", "ip": e["ip"]} for e in before or () if e not in value]

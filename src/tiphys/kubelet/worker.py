@@ -5,14 +5,15 @@ operation of its own, a timer), then observes, plans (plan.py) and applies. Slow
 containers, stopping one) are child tasks that the plan leaves alone while they run. Invariants: at most one start
 sequence at a time, in the plan's order; the API object is deleted only after everything has stopped and the last
 status is written, so a crash at any point is mended by planning again from the runtime's state.
-"""
+status is written, so a crash at any point is mended by planning again from the runtime's state. Long, because every
+step of a pod's life must be read against the others.
 
 from __future__ import annotations
 
 import asyncio
 import enum
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -36,6 +37,7 @@ from tiphys.kubelet.plan import (
 from tiphys.kubelet.pod import BoundPod, find_container, grace_period_s, is_terminal, pod_reference
 from tiphys.kubelet.podfiles import VolumeFailed
 from tiphys.kubelet.prober import Prober
+from tiphys.kubelet.resize import RETRY_S, Resizer, apply_grant, with_granted
 from tiphys.kubelet.sandbox import pod_resolver, sandbox_config
 from tiphys.kubelet.starter import ContainerStarter, StartFailed
 from tiphys.kubelet.status import StatusInput, pod_status, rejected_status
@@ -47,6 +49,8 @@ log = logging.getLogger(__name__)
 
 POD = "(pod)"
 """Name of the operation that makes volumes and sandbox; container names hold no brackets."""
+RESIZE = "(resize)"
+"""Name of the operation that changes the limits of running containers."""
 START = "(start)"
 """Name of the operation that starts containers one after another."""
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
@@ -68,7 +72,13 @@ class PodWorker:
     """See the module's docstring."""
 
     def __init__(
-        self, context: NodeContext, pod: BoundPod, sandbox_ids: Sequence[str] = (), *, on_state: Callable[[], None]
+        self,
+        context: NodeContext,
+        pod: BoundPod,
+        sandbox_ids: Sequence[str] = (),
+        *,
+        on_state: Callable[[], None],
+        others: Callable[[], Iterable[BoundPod]] = tuple,
     ) -> None:
         self.context = context
         self.pod = pod
@@ -99,6 +109,7 @@ class PodWorker:
         self.prober = Prober(context, self.wake)
         self.writer = StatusWriter(context.client, context.randomness, pod)
         self._starter = ContainerStarter(context)
+        self.resizer = Resizer(pod, others)
 
     # What happens from outside
 
@@ -187,6 +198,7 @@ class PodWorker:
         if self.phase is Phase.RUNNING and self._should_end():
             await self._become_ending()
         if self.phase is Phase.RUNNING:
+            self._resize()
             self._apply(plan_pod(
                 self._known_pod(), self.runtime, self.prober.verdicts(), self._backoffs,
                 self.context.clock.now_s(), self._busy(),
@@ -203,8 +215,13 @@ class PodWorker:
             observer.set()
 
     def _known_pod(self) -> BoundPod:
-        """Return the pod with the newest status that the server has."""
-        return msgspec.structs.replace(self.pod, status=self.writer.known)
+        """Return the pod with the newest status that the server has and the resources that it was granted."""
+        return msgspec.structs.replace(self.granted_pod, status=self.writer.known)
+
+    @property
+    def granted_pod(self) -> BoundPod:
+        """The pod with the resources that this node agreed to."""
+        return with_granted(self.pod, self.resizer.granted)
 
     async def _observe(self) -> None:
         sandboxes: list[Sandbox] = []
@@ -225,7 +242,7 @@ class PodWorker:
                     self._messages[container.id] = self.context.files.termination_message(self.pod, spec, container)
 
     def _busy(self) -> frozenset[str]:
-        return frozenset({*self._starting, *(n for n in self._operations.names() if n not in (POD, START))})
+        return frozenset({*self._starting, *(n for n in self._operations.names() if n not in (POD, START, RESIZE))})
 
     # Running
 
@@ -281,6 +298,23 @@ class PodWorker:
         if starts and self._operations.start(START, self._start_all([(s.name, s.attempt) for s in starts])):
             self._starting = {s.name for s in starts}
 
+    def _resize(self) -> None:
+        """Grant what the pod wishes, if it can be, and begin to apply what was granted."""
+        resizer = self.resizer
+        if resizer.consider(self.pod, self.context.allocatable()):
+            self._event("Normal", "ResizeStarted", f"Pod resize started: generation {self.pod.metadata.generation}")
+        if resizer.refused is not None:
+            self._operations.wake_at(self.context.clock.now_s() + RETRY_S)
+        pending = resizer.pending(self.pod, self.runtime.running())
+        for container, restarts in pending:
+            if restarts:
+                text = f"Container {container.name} resize requires restart"
+                self._operations.start(container.name, self._kill(Kill(container, text)))
+        live = [container for container, restarts in pending if not restarts]
+        sandbox = self.runtime.ready_sandbox()
+        if live and sandbox is not None:
+            self._operations.start(RESIZE, apply_grant(self.context, resizer, self.pod, sandbox, live))
+
     async def _prepare(self, attempt: int) -> None:
         """Make volumes and sandbox."""
         context = self.context
@@ -294,7 +328,7 @@ class PodWorker:
             self.pod, context.cluster_dns, context.cluster_domain, context.files.host_resolver()
         )  # fmt: skip
         config = sandbox_config(
-            self.pod,
+            self.granted_pod,
             attempt,
             resolver=resolver,
             cluster_domain=context.cluster_domain,
@@ -346,7 +380,7 @@ class PodWorker:
 
     async def _start_one(self, name: str, attempt: int) -> bool:
         """Start one container; tell whether the ones after it may be tried."""
-        container = find_container(self.pod, name)
+        container = find_container(self.granted_pod, name)
         sandbox = self.runtime.ready_sandbox()
         if container is None or sandbox is None:
             return False
@@ -382,7 +416,7 @@ class PodWorker:
 
     async def _become_ending(self) -> None:
         self.phase = Phase.ENDING
-        for name in (POD, START):
+        for name in (POD, START, RESIZE):
             await self._operations.cancel(name)
         self._starting.clear()
         await self.prober.stop(keep_readiness=True)
@@ -450,6 +484,8 @@ class PodWorker:
 
     def _status_input(self) -> StatusInput:
         ended = self.phase in (Phase.ENDED, Phase.GONE)
+        running = self.runtime.running()
+        pending = self.resizer.pending(self.pod, running)
         return StatusInput(
             verdicts=self.prober.verdicts() if not ended else Verdicts(),
             waiting=dict(self._waiting),
@@ -457,6 +493,8 @@ class PodWorker:
             host_addresses=self.context.host_addresses,
             ended=ended,
             failed=self._failed if ended else None,
+            resize=self.resizer.conditions(bool(pending)) if not ended else {},
+            applied={c.name: a for c in running if (a := self.resizer.applied(c))},
         )
 
     async def _collect_dead(self) -> None:

@@ -261,6 +261,13 @@ class EmbeddedRuntime:
         await asyncio.to_thread(self._remove_sandbox_directory, entry.directory)
         self._publish(sandbox_id, "", "DELETED")
 
+    async def update_pod_sandbox_resources(self, sandbox_id: str, resources: Resources) -> None:
+        entry = self._sandbox(sandbox_id)
+        try:
+            await asyncio.to_thread(self._cgroups.limit, entry.cgroup, resources)
+        except OSError as error:
+            raise RuntimeFailed("UpdateFailed", f"cannot change the limits of the pod's cgroup: {error}") from error
+
     async def list_pod_sandboxes(self) -> Sequence[Sandbox]:
         return [entry.status for entry in self._sandboxes.values()]
 

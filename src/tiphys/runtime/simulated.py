@@ -173,6 +173,10 @@ class SimulatedRuntime:
         del self._sandboxes[sandbox_id], self._configs[sandbox_id]
         self._publish(sandbox_id, "", "DELETED")
 
+    async def update_pod_sandbox_resources(self, sandbox_id: str, resources: Resources) -> None:
+        await self.pod_sandbox_status(sandbox_id)
+        self._configs[sandbox_id] = replace(self._configs[sandbox_id], resources=resources)
+
     async def list_pod_sandboxes(self) -> Sequence[Sandbox]:
         return list(self._sandboxes.values())
 
