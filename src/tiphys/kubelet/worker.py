@@ -4,9 +4,9 @@ One task a pod. It sleeps until something happens (a change of the pod, a runtim
 operation of its own, a timer), then observes, plans (plan.py) and applies. Slow effects (volumes and sandbox, starting
 containers, stopping one) are child tasks that the plan leaves alone while they run. Invariants: at most one start
 sequence at a time, in the plan's order; the API object is deleted only after everything has stopped and the last
-status is written, so a crash at any point is mended by planning again from the runtime's state.
 status is written, so a crash at any point is mended by planning again from the runtime's state. Long, because every
 step of a pod's life must be read against the others.
+"""
 
 from __future__ import annotations
 
