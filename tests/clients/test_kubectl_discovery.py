@@ -111,3 +111,27 @@ def test_raw_paths(kubectl: Kubectl) -> None:
 def test_metrics_are_absent(kubectl: Kubectl) -> None:
     assert kubectl.refused("top", "node") == "error: Metrics API not available\n"
     assert kubectl.refused("top", "pod") == "error: Metrics API not available\n"
+
+
+def test_proxy(kubectl: Kubectl) -> None:
+    import urllib.request
+
+    serving = kubectl.start("proxy", "--port=0")
+    assert serving.stdout is not None
+    address = serving.stdout.readline().split()[-1]
+    with urllib.request.urlopen(f"http://{address}/api/v1/namespaces/{kubectl.namespace}", timeout=10) as answer:
+        assert json.load(answer)["metadata"]["name"] == kubectl.namespace
+    serving.kill()
+    serving.communicate()
+
+
+def test_system_objects_are_described(kubectl: Kubectl) -> None:
+    for namespace, thing in (
+        ("default", "service/kubernetes"),
+        ("default", "priorityclass/system-node-critical"),
+        ("kube-system", "configmap/kube-root-ca.crt"),
+        ("kube-node-lease", "lease"),
+        ("", f"namespace/{kubectl.namespace}"),
+        ("", "clusterrole/system:node"),
+    ):
+        assert "Name:" in kubectl.within(namespace)("describe", thing), thing
