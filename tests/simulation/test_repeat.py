@@ -13,14 +13,14 @@ PROGRAM = """
 from tiphys.base.virtualloop import run_virtual
 from tiphys.cluster.trial import run_scenario
 ballast = [object() for _ in range({ballast})]
-for name in ("rollout", "stateful", "jobs", "garbage"):
+for name in ("rollout", "jobs"):
     print(run_virtual(run_scenario(name, 5, faults=12, bad_network=True)).digest())
 """
 
 
 def test_the_same_seed_gives_the_same_history_in_one_process() -> None:
-    first = run_virtual(run_scenario("rollout", 7, faults=12, bad_network=True))
-    second = run_virtual(run_scenario("rollout", 7, faults=12, bad_network=True))
+    first = run_virtual(run_scenario("stateful", 7, faults=12, bad_network=True))
+    second = run_virtual(run_scenario("stateful", 7, faults=12, bad_network=True))
     for one, other in zip(first.lines(), second.lines(), strict=True):
         assert one == other
 
@@ -36,7 +36,7 @@ def test_the_same_seed_gives_the_same_history_in_every_process() -> None:
         for ballast, hash_seed in ((0, "1"), (12_345, "2"))
     ]
     outputs = [child.communicate(timeout=120)[0].split() for child in children]
-    assert len(outputs[0]) == 4
+    assert len(outputs[0]) == 2
     assert outputs[0] == outputs[1]
 
 

@@ -39,7 +39,7 @@ def test_a_program_that_can_never_go_on_is_told_so() -> None:
 def test_tasks_in_a_set_come_in_the_order_of_their_creation() -> None:
     async def main() -> list[str]:
         tasks = [asyncio.create_task(asyncio.sleep(0), name=str(n)) for n in range(500)]
-        names = [task.get_name() for task in set(tasks[::-1])]
+        names = [task.get_name() for task in {*tasks}]
         await asyncio.gather(*tasks)
         return names
 
