@@ -74,7 +74,7 @@ class PodDirectory:
                 self._write(pod, volume, place, sources)
                 paths[volume.name] = place
                 readonly.add(volume.name)
-            else:
+            elif volume.image is None:
                 paths[volume.name] = await self._other(pod, volume, place)
         self._paths[pod.metadata.uid] = paths
         self._readonly[pod.metadata.uid] = readonly
@@ -233,6 +233,11 @@ class PodDirectory:
 
     def _mount_of(self, pod: BoundPod, container: Specced, mount: VolumeMount, envs: Mapping[str, str]) -> Mount:
         uid = pod.metadata.uid
+        path = mount.mount_path if mount.mount_path.startswith("/") else "/" + mount.mount_path
+        image = next((v.image for v in pod.spec.volumes if v.name == mount.name), None)
+        if image is not None:
+            sub_path = mount.sub_path or expand(mount.sub_path_expr, envs)
+            return Mount(path, "", True, image=image.reference, image_sub_path=sub_path)
         host_path = self._paths.get(uid, {}).get(mount.name)
         if host_path is None:
             raise VolumeFailed(f'cannot find volume "{mount.name}" to mount into container "{container.name}"')
@@ -240,8 +245,9 @@ class PodDirectory:
         if sub_path:
             host_path = ensure_subpath(host_path, sub_path, container.name)
         readonly = bool(mount.read_only) or mount.name in self._readonly.get(uid, set())
-        path = mount.mount_path if mount.mount_path.startswith("/") else "/" + mount.mount_path
-        return Mount(path, host_path, readonly, mount.mount_propagation or "None")
+        return Mount(
+            path, host_path, readonly, mount.mount_propagation or "None", recursive_readonly=mount.recursive_read_only
+        )
 
     def _write_hosts(self, pod: BoundPod, addresses: Sequence[str]) -> str:
         hostname, domain = pod_hostname(pod, self._domain)

@@ -139,11 +139,22 @@ def should_restart(pod: BoundPod, container: Specced, status: Container | None) 
         return True
     if any(c.name == container.name for c in pod.spec.ephemeral_containers):
         return False
+    if matches_restart_rule(container, status.exit_code):
+        return True
     policy = container.restart_policy or pod.spec.restart_policy or "Always"
     if policy == "Always":
         # An init container that is no sidecar runs until it succeeds.
         return is_sidecar(container) or not _is_init(pod, container) or status.exit_code != 0
     return policy == "OnFailure" and status.exit_code != 0
+
+
+def matches_restart_rule(container: Specced, exit_code: int) -> bool:
+    """Tell whether a rule of the container asks for a restart after this exit code; rules come before the policy."""
+    for rule in container.restart_policy_rules if isinstance(container, ContainerSpec) else ():
+        codes = rule.exit_codes
+        if codes is not None and rule.action == "Restart" and (exit_code in codes.values) == (codes.operator == "In"):
+            return True
+    return False
 
 
 def _is_init(pod: BoundPod, container: Specced) -> bool:

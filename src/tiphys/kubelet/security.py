@@ -34,6 +34,7 @@ def merge_security(pod: BoundPod, container: Specced, image: cri.Image | None) -
         run_as_user=user,
         run_as_group=group,
         supplemental_groups=tuple(groups),
+        has_strict_groups=of_pod.supplemental_groups_policy == "Strict",
         readonly_rootfs=bool(own.read_only_root_filesystem),
         allow_privilege_escalation=own.allow_privilege_escalation is not False,
         add_capabilities=capabilities.add,

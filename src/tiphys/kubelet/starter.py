@@ -7,6 +7,9 @@ container, which the worker's garbage collection takes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
 
 from tiphys.api.views.config import ConfigMap, Secret
 from tiphys.api.views.pod import Container as ContainerSpec
@@ -20,7 +23,7 @@ from tiphys.kubelet.images import ImageFailed
 from tiphys.kubelet.pod import BoundPod, Specced, pod_reference
 from tiphys.kubelet.podfiles import VolumeFailed
 from tiphys.kubelet.security import SecurityRefused
-from tiphys.runtime.interface import Image, RuntimeFailed, Sandbox
+from tiphys.runtime.interface import ContainerState, Image, RuntimeFailed, Sandbox
 
 
 class StartFailed(TiphysError):
@@ -46,6 +49,7 @@ class ContainerStarter:
         try:
             secrets = await self._pull_secrets(pod)
             image = await context.images.ensure(pod, container, secrets)
+            await self._volume_images(pod, container, secrets)
         except ImageFailed as error:
             self._event(pod, container, "Warning", "Failed", f"Error: {error.reason}")
             raise StartFailed(error.reason, str(error), error.retry_at_s) from error
@@ -59,6 +63,17 @@ class ContainerStarter:
         self._event(pod, container, "Normal", "Started", "Container started")
         await self._post_start(pod, container, container_id, addresses)
         return container_id
+
+    async def _volume_images(self, pod: BoundPod, container: Specced, secrets: Sequence[Secret]) -> None:
+        """Have the images that the container mounts as volumes. Raises ImageFailed."""
+        sources = {v.name: v.image for v in pod.spec.volumes if v.image is not None}
+        for mount in container.volume_mounts:
+            source = sources.get(mount.name)
+            if source is not None:
+                wanted = msgspec.structs.replace(
+                    container, image=source.reference, image_pull_policy=source.pull_policy
+                )
+                await self._context.images.ensure(pod, wanted, secrets)
 
     async def _create(
         self,
@@ -82,6 +97,11 @@ class ContainerStarter:
                 files=files,
                 machine_memory_bytes=context.machine_memory_bytes,
             )
+            target = getattr(container, "target_container_name", "")
+            if target:
+                config = replace(
+                    config, security=replace(config.security, target_id=await self._id_of(target, sandbox))
+                )
         except (EnvironmentFailed, SecurityRefused, VolumeFailed, ApiError, OSError) as error:
             self._event(pod, container, "Warning", "Failed", f"Error: {error}")
             raise StartFailed("CreateContainerConfigError", str(error)) from error
@@ -90,6 +110,12 @@ class ContainerStarter:
         except (RuntimeFailed, OSError) as error:
             self._event(pod, container, "Warning", "Failed", f"Error: {error}")
             raise StartFailed("CreateContainerError", str(error)) from error
+
+    async def _id_of(self, name: str, sandbox: Sandbox) -> str:
+        """Return the id of a running container of the pod, "" when it does not run: then no processes are shared."""
+        containers = await self._context.runtime.list_containers(sandbox.id)
+        running = [c for c in containers if c.name == name and c.state is ContainerState.RUNNING]
+        return max(running, key=lambda c: c.attempt).id if running else ""
 
     async def _environment(self, pod: BoundPod, container: Specced, addresses: tuple[str, ...]) -> dict[str, str]:
         context = self._context

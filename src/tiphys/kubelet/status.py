@@ -18,8 +18,8 @@ from tiphys.api.views.pod import ResourceRequirements
 from tiphys.base.clock import format_time
 from tiphys.kubelet.conditions import disruption_condition, pod_conditions, resize_conditions
 from tiphys.kubelet.container import stop_signal
-from tiphys.kubelet.plan import PodRuntime, Verdicts, should_restart
-from tiphys.kubelet.pod import BoundPod, Specced, is_sidecar
+from tiphys.kubelet.plan import PodRuntime, Verdicts, matches_restart_rule, should_restart
+from tiphys.kubelet.pod import BoundPod, Specced, find_container, is_sidecar
 from tiphys.kubelet.resources import qos_class, requirements
 from tiphys.runtime.interface import Container, ContainerState
 
@@ -138,12 +138,25 @@ def pod_phase(pod: BoundPod, init: Sequence[Json], main: Sequence[Json], given: 
             return "Running"
         if policy == "Always" or any("waiting" in state for state in states):
             return "Running"
+        if any(_restarts(pod, state, s["name"]) for state, s in zip(states, main, strict=True)):
+            return "Running"
     codes = [end["exitCode"] if end else 1 for end in stopped]
     if given.ended and _init_failed(init, sidecars, "Never"):
         return "Failed"
     if all(code == 0 for code in codes):
         return "Succeeded"
     return "Running" if policy == "OnFailure" and not given.ended else "Failed"
+
+
+def _restarts(pod: BoundPod, state: Json, name: str) -> bool:
+    """Tell whether a container that ended is started again by a policy or rule of its own."""
+    end, container = state.get("terminated"), find_container(pod, name)
+    if end is None or not isinstance(container, ContainerSpec):
+        return False
+    if matches_restart_rule(container, end["exitCode"]):
+        return True
+    own = container.restart_policy
+    return own == "Always" or (own == "OnFailure" and end["exitCode"] != 0)
 
 
 def _init_complete(status: Json, sidecar: bool) -> bool:
@@ -319,7 +332,8 @@ def _mount_status(mount: Any) -> Json:
     entry: Json = {"name": mount.name, "mountPath": mount.mount_path}
     if mount.read_only:
         entry["readOnly"] = True
-        entry["recursiveReadOnly"] = mount.recursive_read_only or "Disabled"
+        wanted = mount.recursive_read_only or "Disabled"
+        entry["recursiveReadOnly"] = "Enabled" if wanted == "IfPossible" else wanted
     return entry
 
 

@@ -13,12 +13,14 @@ import os
 import shutil
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from tiphys.runtime import syscalls
 from tiphys.runtime.embeddedstate import ContainerEntry, SandboxEntry, save_container, write_record
 from tiphys.runtime.images import ImageStore
-from tiphys.runtime.interface import Container, ContainerConfig, ContainerState, RuntimeFailed
+from tiphys.runtime.interface import Container, ContainerConfig, ContainerState, Mount, RuntimeFailed
+from tiphys.runtime.layer import resolve_in_root
 from tiphys.runtime.references import status_names
 from tiphys.runtime.spec import ALL_CAPABILITIES, Machine, Place, plan_spec
 from tiphys.runtime.users import make_working_directory, resolve_user
@@ -33,6 +35,7 @@ def make_bundle(
     directory: Path,
     config: ContainerConfig,
     now_s: float,
+    target_pid: int = 0,
 ) -> ContainerEntry:
     """Mount the container's root, write its spec and record. Raises RuntimeFailed, OSError; then `remove_bundle`."""
     container_id = directory.name
@@ -47,15 +50,13 @@ def make_bundle(
     lower = images.layer_directories(record)[::-1] or [str(_empty_layer(directory))]
     os.chmod(directory / "upper", os.stat(lower[0]).st_mode & 0o7777)
     syscalls.mount_overlay(str(rootfs), lower, str(directory / "upper"), str(directory / "work"))
-    for mount in config.mounts:
-        if not os.path.exists(mount.host_path):
-            os.makedirs(mount.host_path, mode=0o755)
+    config = replace(config, mounts=tuple(_prepare_mount(images, directory, n, m) for n, m in enumerate(config.mounts)))
     user = resolve_user(str(rootfs), image.user, config.security)
     pod = sandbox.config
     place = Place(
         rootfs=str(rootfs),
         cgroup=f"{sandbox.cgroup}/{container_id}",
-        namespaces=plan_namespaces(sandbox, config, machine),
+        namespaces=plan_namespaces(sandbox, config, machine, target_pid),
         shm="" if pod.host_ipc else str(sandbox.directory / "shm"),
         resolv_conf=str(sandbox.directory / "resolv.conf"),
         hostname_file=str(sandbox.directory / "hostname"),
@@ -90,17 +91,41 @@ def make_bundle(
     return entry
 
 
-def plan_namespaces(sandbox: SandboxEntry, config: ContainerConfig, machine: Machine) -> Mapping[str, str]:
+def plan_namespaces(
+    sandbox: SandboxEntry, config: ContainerConfig, machine: Machine, target_pid: int = 0
+) -> Mapping[str, str]:
     """Return OCI namespace type -> path, "" for a new one; types that are missing are the host's."""
     pod = sandbox.config
     namespaces = {"mount": "", **{kind: path for kind, path in sandbox.namespaces.items() if kind != "pid"}}
     if machine.unified_cgroups:
         namespaces["cgroup"] = ""
+    if target_pid:
+        return namespaces | {"pid": f"/proc/{target_pid}/ns/pid"}
     if config.security.pid_mode == "NODE" or pod.host_pid:
         return namespaces
     if config.security.pid_mode == "POD" or pod.share_process_namespace:
         return namespaces | {"pid": sandbox.namespaces.get("pid", "")}
     return namespaces | {"pid": ""}
+
+
+def _prepare_mount(images: ImageStore, directory: Path, number: int, mount: Mount) -> Mount:
+    """Make what a mount needs on this side: a missing directory, or the files of an image."""
+    if not mount.image:
+        if not os.path.exists(mount.host_path):
+            os.makedirs(mount.host_path, mode=0o755)
+        return mount
+    record = images.find(mount.image)
+    if record is None:
+        raise RuntimeFailed("CreateContainerError", f'failed to resolve image "{mount.image}": not found')
+    place = directory / "images" / str(number)
+    place.mkdir(parents=True)
+    lower = [*images.layer_directories(record)[::-1], str(_empty_layer(directory))]
+    syscalls.mount_overlay_read_only(str(place), lower)
+    source = resolve_in_root(str(place), mount.image_sub_path.split("/")) if mount.image_sub_path else str(place)
+    if not os.path.exists(source):
+        why = f'failed to mount image volume: subpath "{mount.image_sub_path}" not found in image "{mount.image}"'
+        raise RuntimeFailed("CreateContainerError", why)
+    return replace(mount, host_path=source, readonly=True)
 
 
 def _empty_layer(directory: Path) -> Path:
@@ -114,6 +139,8 @@ def remove_bundle(directory: Path) -> None:
     """Unmount and remove a container's directory. Idempotent."""
     if directory.exists():
         syscalls.unmount(str(directory / "rootfs"))
+        for place in (directory / "images").glob("*"):
+            syscalls.unmount(str(place))
         shutil.rmtree(directory, ignore_errors=True)
 
 

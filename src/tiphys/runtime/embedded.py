@@ -281,9 +281,12 @@ class EmbeddedRuntime:
             raise RuntimeFailed("CreateContainerError", f'sandbox "{sandbox_id}" is not running')
         container_id = self._new_id()
         directory = self._container_root / container_id
+        target_id = config.security.target_id
+        target_pid = self._running(target_id).status.pid if target_id else 0
+        now_s = self._clock.now_s()
         try:
             entry = await asyncio.to_thread(
-                make_bundle, self.images, self._machine, sandbox, directory, config, self._clock.now_s()
+                make_bundle, self.images, self._machine, sandbox, directory, config, now_s, target_pid
             )
         except BaseException as error:
             await asyncio.to_thread(remove_bundle, directory)

@@ -62,6 +62,8 @@ class SecurityContext:
     run_as_group: int | None = None
     run_as_username: str = ""
     supplemental_groups: tuple[int, ...] = ()
+    has_strict_groups: bool = False
+    """Groups that the image's /etc/group gives the user do not count."""
     readonly_rootfs: bool = False
     allow_privilege_escalation: bool = True
     add_capabilities: tuple[str, ...] = ()
@@ -72,6 +74,8 @@ class SecurityContext:
     """"" or "Unconfined", "RuntimeDefault", "Localhost/<path>"."""
     host_network: bool = False
     pid_mode: NamespaceMode = "CONTAINER"
+    target_id: str = ""
+    """Container whose processes are seen: its PID namespace is joined, whatever `pid_mode` says."""
     host_ipc: bool = False
 
 
@@ -126,6 +130,11 @@ class Mount:
     host_path: str
     readonly: bool = False
     propagation: str = "None"
+    recursive_readonly: str = ""
+    """Enabled or IfPossible: mounts below are read-only too."""
+    image: str = ""
+    """Id or reference of a present image whose files are mounted (read-only) instead of `host_path`."""
+    image_sub_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)

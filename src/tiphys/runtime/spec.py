@@ -221,6 +221,8 @@ def plan_mounts(config: ContainerConfig, place: Place, machine: Machine) -> list
     mounts = [mount for mount in mounts if mount["destination"] not in given]
     for mount in sorted(config.mounts, key=lambda mount: mount.container_path.rstrip("/").count("/")):
         options = ["rbind", PROPAGATION.get(mount.propagation, "rprivate"), "ro" if mount.readonly else "rw"]
+        if mount.readonly and mount.recursive_readonly in ("Enabled", "IfPossible"):
+            options[-1] = "rro"
         mounts.append(_mount(mount.container_path, "bind", mount.host_path, options))
     return mounts
 

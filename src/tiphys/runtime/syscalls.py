@@ -48,6 +48,11 @@ def unmount(target: str) -> None:
             raise OSError(number, f"unmount {target}: {os.strerror(number)}")
 
 
+def mount_overlay_read_only(target: str, lower: list[str]) -> None:
+    """Mount two or more directories, the highest first, as one that nobody can write to."""
+    mount("overlay", target, "overlay", MS_RDONLY, f"lowerdir={':'.join(lower)}")
+
+
 def mount_overlay(target: str, lower: list[str], upper: str, work: str) -> None:
     """Mount an overlay; `lower` is highest first. Many layers go one by one, which needs Linux 6.8."""
     options = f"lowerdir={':'.join(lower)},upperdir={upper},workdir={work}"

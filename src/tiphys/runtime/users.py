@@ -45,7 +45,7 @@ def resolve_user(rootfs: str, image_user: str, security: SecurityContext) -> Use
     if security.run_as_group is not None:
         gid = security.run_as_group
     own = {gid, *security.supplemental_groups}
-    if entry:
+    if entry and not security.has_strict_groups:
         own |= {int(row[2]) for row in groups if len(row) > 3 and entry[0] in row[3].split(",")}
     return User(uid, gid, tuple(sorted(own)), entry[5] if entry and len(entry) > 5 else "/")
 

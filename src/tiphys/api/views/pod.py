@@ -189,6 +189,16 @@ class ContainerResizePolicy(View, frozen=True):
     restart_policy: str = ""
 
 
+class ContainerRestartRuleOnExitCodes(View, frozen=True):
+    operator: str = ""
+    values: tuple[int, ...] = ()
+
+
+class ContainerRestartRule(View, frozen=True):
+    action: str = ""
+    exit_codes: ContainerRestartRuleOnExitCodes | None = None
+
+
 class ResourceRequirements(View, frozen=True):
     limits: Mapping[str, str | int | float] = field(default_factory=dict)
     requests: Mapping[str, str | int | float] = field(default_factory=dict)
@@ -255,6 +265,7 @@ class Container(View, frozen=True):
     resize_policy: tuple[ContainerResizePolicy, ...] = ()
     resources: ResourceRequirements | None = None
     restart_policy: str = ""
+    restart_policy_rules: tuple[ContainerRestartRule, ...] = ()
     security_context: SecurityContext | None = None
     startup_probe: Probe | None = None
     stdin: bool | None = None
