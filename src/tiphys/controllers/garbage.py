@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 IGNORED = frozenset({("", "events"), ("events.k8s.io", "events"), ("", "bindings"), ("", "componentstatuses")})
 REDISCOVER_S = 30.0
+"""How soon discovery is asked again while a part of it failed."""
+QUIET_REDISCOVER_S = 300.0
+"""How soon otherwise: definitions that come and go are watched, so this is for what nothing tells."""
 ABSENT_REMEMBERED = 500
 LOST = (404,)
 
@@ -64,19 +67,20 @@ class GarbageLoop:
             while True:
                 self.rediscover.clear()
                 try:
-                    await self._follow_discovery(group)
+                    complete = await self._follow_discovery(group)
                 except (ApiError, OSError) as error:
                     log.warning("garbage collection keeps its picture of the API: discovery failed: %s", error)
                     await asyncio.sleep(1.0)
                     continue
                 try:
-                    await asyncio.wait_for(self.rediscover.wait(), REDISCOVER_S)
+                    await asyncio.wait_for(self.rediscover.wait(), QUIET_REDISCOVER_S if complete else REDISCOVER_S)
                     # Many definitions come at once; a definition is served a moment after it is seen.
                     await asyncio.sleep(0.5)
                 except TimeoutError:
                     pass
 
-    async def _follow_discovery(self, group: asyncio.TaskGroup) -> None:
+    async def _follow_discovery(self, group: asyncio.TaskGroup) -> bool:
+        """Watch what is served, and only that; tell whether all of discovery could be read."""
         found = await discover(self.client)
         wanted = {
             s.resource
@@ -95,6 +99,7 @@ class GarbageLoop:
         if not self.ready.is_set():
             await asyncio.gather(*(reflector.synced() for reflector in new))
             self.ready.set()
+        return not found.failed
 
     def _watch(self, group: asyncio.TaskGroup, resource: Resource) -> tuple[Reflector[Any], asyncio.Task[None] | None]:
         shared = self.shared.mirrors.get(resource)
