@@ -429,3 +429,36 @@ async def test_exit_while_agent_and_supervisor_are_dead_is_unknown(place: Place)
         assert status.reason in ("ContainerStatusUnknown", "Error")
     finally:
         await second.stop()
+
+
+async def test_the_files_of_an_image_are_a_volume(place: Place) -> None:
+    mounts = (Mount("/all", "", image="busybox"), Mount("/bin2", "", image="busybox", image_sub_path="bin"))
+    said = await place.output("ls /all/bin/sh /bin2/sh; touch /all/x || echo refused", mounts=mounts)
+    assert said.splitlines()[:2] == ["/all/bin/sh", "/bin2/sh"] and said.endswith("refused")
+    with pytest.raises(RuntimeFailed, match='subpath "nope" not found'):
+        await place.output("true", mounts=(Mount("/x", "", image="busybox", image_sub_path="nope"),))
+
+
+async def test_a_container_sees_the_processes_of_its_target(place: Place) -> None:
+    sandbox = await place.sandbox()
+    target = await place.run(sandbox, "sleep 4711")
+    watcher = await place.run(sandbox, "ps", name="watcher", security=SecurityContext(target_id=target))
+    status = await place.ended(watcher)
+    assert any("sleep 4711" in line for line in lines_of(status.log_path))
+
+
+async def test_limits_of_a_pod_change_while_it_runs(place: Place) -> None:
+    sandbox = await place.sandbox()
+    await place.run(sandbox, "sleep 1000")
+    await place.runtime.update_pod_sandbox_resources(sandbox, Resources(memory_limit_bytes=96 << 20))
+    values = [p.read_text().strip() for p in Path("/sys/fs/cgroup").glob(f"**/{place.directory.name}/podweb/memory.*")
+              if p.name in ("memory.limit_in_bytes", "memory.max")]  # fmt: skip
+    assert values == [str(96 << 20)]
+
+
+async def test_a_status_names_image_and_user(place: Place) -> None:
+    container = await place.run(await place.sandbox(), "sleep 1000", security=SecurityContext(run_as_user=1234))
+    status = await place.runtime.container_status(container)
+    assert status.image == "docker.io/library/busybox:latest"
+    assert status.image_ref.startswith(("docker.io/library/busybox@sha256:", "sha256:"))
+    assert (status.uid, status.gid) == (1234, 0)

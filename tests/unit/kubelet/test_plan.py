@@ -136,3 +136,13 @@ def test_stopping_takes_main_containers_then_sidecars_last_first() -> None:
     assert plan_stop(pod, world(container("s1"), container("s2")), frozenset({"web"})).kills == ()
     assert [k.container.name for k in plan_stop(pod, world(container("s1"), container("s2"))).kills] == ["s2"]
     assert plan_stop(pod, world()).stop_pod
+
+
+def test_rules_of_a_container_come_before_its_policy() -> None:
+    rule = {"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}
+    spec = {"name": "web", "image": "nginx", "restartPolicy": "Never", "restartPolicyRules": [rule]}
+    pod = pod_object("web", [spec], restartPolicy="Never")
+    for code, starts in ((42, ["web"]), (1, []), (0, [])):
+        made = plan(pod, world(container("web", "EXITED", exit_code=code, finished_at_s=900.0)))
+        assert [start.name for start in made.starts] == starts
+        assert made.stop_pod is not bool(starts)
