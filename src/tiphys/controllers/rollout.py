@@ -180,8 +180,11 @@ def _plan_proportional(deployment: Deployment, active: Sequence[ReplicaSet]) -> 
         share = _share(deployment, rs, to_add, added, allowed) if to_add else 0
         sizes.append(max(0, size_of(rs) + share))
         added += share
-    if to_add and sizes:
-        sizes[0] = max(0, sizes[0] + to_add - added)
+    # What rounding left over goes to the biggest; what it cannot give, to the next.
+    left = to_add - added
+    for index, size in enumerate(sizes):
+        sizes[index] = max(0, size + left)
+        left += size - sizes[index]
     return [Scale(rs, size) for rs, size in zip(ordered, sizes, strict=True)]
 
 
