@@ -1,6 +1,7 @@
 """What a simulated cluster is put through: each scenario asks for work as a user would and waits for what it promises.
 
-A scenario raises `Violation` where the cluster does not keep its promise; trial.py runs one, with faults beside it.
+A scenario raises `Violation` where the cluster does not keep its promise; trial.py runs one, with faults beside it. The
+file is over 500 lines because it is a list: each scenario stands alone and is read alone.
 """
 
 from __future__ import annotations
