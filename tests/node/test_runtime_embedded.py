@@ -316,7 +316,7 @@ async def test_long_lines_are_cut_into_parts(place: Place) -> None:
     status = await place.ended(container)
     parts = [line.split(" ", 3)[1:] for line in lines_of(status.log_path)]
     assert sorted((stream, tag, len(text)) for stream, tag, text in parts) == [
-        ("stderr", "F", 3),
+        ("stderr", "P", 3),
         ("stdout", "F", 20000 - 16384),
         ("stdout", "P", 16384),
     ]

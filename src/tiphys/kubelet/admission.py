@@ -3,7 +3,8 @@
 The scheduler has decided already; this catches what it could not know (two schedulers, a node that changed, pods
 bound by hand). A refused pod becomes Failed with the reason. Invariant: what was admitted before is never refused.
 
-Spec: Kubernetes docs, "Node affinity", "Taints" (NoExecute at the node); reasons OutOf<resource>, NodeAffinity, NodePorts.
+Spec: Kubernetes docs, "Node affinity", "Taints" (NoExecute at the node), "Using sysctls" (the safe ones); reasons
+OutOf<resource>, NodeAffinity, NodePorts, SysctlForbidden.
 """
 
 from __future__ import annotations
@@ -17,6 +18,24 @@ from tiphys.kubelet.pod import BoundPod
 from tiphys.kubelet.quantity import Quantity, parse_quantity
 from tiphys.kubelet.resources import pod_requests
 from tiphys.kubelet.sandbox import port_mappings
+
+SAFE_SYSCTLS = frozenset(
+    {
+        "kernel.shm_rmid_forced",
+        "net.ipv4.ip_local_port_range",
+        "net.ipv4.ip_local_reserved_ports",
+        "net.ipv4.ip_unprivileged_port_start",
+        "net.ipv4.ping_group_range",
+        "net.ipv4.tcp_fin_timeout",
+        "net.ipv4.tcp_keepalive_intvl",
+        "net.ipv4.tcp_keepalive_probes",
+        "net.ipv4.tcp_keepalive_time",
+        "net.ipv4.tcp_rmem",
+        "net.ipv4.tcp_syncookies",
+        "net.ipv4.tcp_wmem",
+    }
+)
+"""Sysctls that have a namespace and harm no other pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +53,9 @@ def admit_pod(
     short = _shortage(pod, others, allocatable)
     if short is not None:
         return short
+    sysctl = _forbidden_sysctl(pod)
+    if sysctl:
+        return Refusal("SysctlForbidden", f"Pod was rejected: forbidden sysctl: {sysctl}")
     if not _selector_fits(pod, labels, name):
         return Refusal("NodeAffinity", "Pod was rejected: Predicate NodeAffinity failed: "
                        "node(s) didn't match Pod's node affinity/selector")  # fmt: skip
@@ -41,6 +63,20 @@ def admit_pod(
         return Refusal("NodePorts", "Pod was rejected: Predicate NodePorts failed: "
                        "node(s) didn't have free ports for the requested pod ports")  # fmt: skip
     return None
+
+
+def _forbidden_sysctl(pod: BoundPod) -> str:
+    """Return why one of the pod's sysctls may not be set: it is not of the safe ones, or reaches the host."""
+    security = pod.spec.security_context
+    for sysctl in security.sysctls if security else ():
+        name = sysctl.name.replace("/", ".")
+        if name not in SAFE_SYSCTLS:
+            return f'"{sysctl.name}" not allowlisted'
+        if pod.spec.host_network and name.startswith("net."):
+            return f'"{sysctl.name}" not allowed with host net enabled'
+        if pod.spec.host_ipc and name.startswith("kernel."):
+            return f'"{sysctl.name}" not allowed with host ipc enabled'
+    return ""
 
 
 def _shortage(pod: BoundPod, others: Sequence[BoundPod], allocatable: Mapping[str, Quantity]) -> Refusal | None:

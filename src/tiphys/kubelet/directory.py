@@ -23,7 +23,7 @@ from tiphys.client.interface import Client
 from tiphys.client.resources import CONFIGMAPS, SECRETS, SERVICEACCOUNTS
 from tiphys.kubelet.atomic import write_files
 from tiphys.kubelet.downward import Surroundings
-from tiphys.kubelet.environment import expand
+from tiphys.kubelet.environment import expand, references_in
 from tiphys.kubelet.hostsfile import hosts_text
 from tiphys.kubelet.objects import Objects
 from tiphys.kubelet.payload import TokenKey, VolumeSources, projections, volume_files, volume_references
@@ -236,12 +236,12 @@ class PodDirectory:
         path = mount.mount_path if mount.mount_path.startswith("/") else "/" + mount.mount_path
         image = next((v.image for v in pod.spec.volumes if v.name == mount.name), None)
         if image is not None:
-            sub_path = mount.sub_path or expand(mount.sub_path_expr, envs)
+            sub_path = _sub_path(mount, envs)
             return Mount(path, "", True, image=image.reference, image_sub_path=sub_path)
         host_path = self._paths.get(uid, {}).get(mount.name)
         if host_path is None:
             raise VolumeFailed(f'cannot find volume "{mount.name}" to mount into container "{container.name}"')
-        sub_path = mount.sub_path or expand(mount.sub_path_expr, envs)
+        sub_path = _sub_path(mount, envs)
         if sub_path:
             host_path = ensure_subpath(host_path, sub_path, container.name)
         readonly = bool(mount.read_only) or mount.name in self._readonly.get(uid, set())
@@ -265,6 +265,20 @@ class PodDirectory:
 
     def _pod_path(self, uid: str, *parts: str) -> str:
         return os.path.join(self._root, "pods", uid, *parts)
+
+
+def _sub_path(mount: VolumeMount, envs: Mapping[str, str]) -> str:
+    """Return the path below the volume, "" for all of it. Raises VolumeFailed for one that must not be."""
+    if mount.sub_path_expr:
+        missing = sorted({name for name in references_in(mount.sub_path_expr) if not envs.get(name)})
+        if missing:
+            raise VolumeFailed(f"missing value for {', '.join(missing)}")
+    path = mount.sub_path or expand(mount.sub_path_expr, envs)
+    if os.path.isabs(path):
+        raise VolumeFailed(f"error SubPath `{path}` must not be an absolute path")
+    if ".." in path.split("/"):
+        raise VolumeFailed(f"unable to provision SubPath `{path}`: must not contain '..'")
+    return path
 
 
 def _make_file(path: str, mode: int) -> None:

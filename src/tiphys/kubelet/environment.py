@@ -161,6 +161,11 @@ def expand(text: str, known: Mapping[str, str]) -> str:
     return _REFERENCE.sub(one, text)
 
 
+def references_in(text: str) -> list[str]:
+    """Return the names that `expand` would look up."""
+    return [match[1] for match in _REFERENCE.finditer(text) if match[1] is not None]
+
+
 def service_variables(pod: BoundPod, services: Sequence[Service]) -> dict[str, str]:
     """Return the variables that name the services. The API server's own are always there."""
     linked = pod.spec.enable_service_links is not False

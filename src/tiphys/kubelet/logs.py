@@ -101,6 +101,8 @@ def tail_lines(parts: list[str], count: int) -> tuple[list[bytes], int]:
                 whole += 1
                 if whole > count:
                     return lines[::-1], end
+            elif not lines:
+                whole = 1  # an end without a newline is a line too
             elif whole >= count and not _same_line(lines, line):
                 return lines[::-1], end
             lines.append(line)

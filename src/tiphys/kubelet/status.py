@@ -10,7 +10,7 @@ Spec: Kubernetes docs, "Pod Lifecycle"; PodStatus of the API reference.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tiphys.api.views.pod import Container as ContainerSpec
@@ -43,6 +43,8 @@ class StatusInput:
     host_addresses: tuple[str, ...] = ()
     ended: bool = False
     """Everything has stopped for good: what is not known to have exited counts as lost."""
+    initialized: bool = True
+    """Main containers had their turn, or are still to have it."""
     resize: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Condition type of a resize under way -> (reason, message)."""
     applied: Mapping[str, ResourceRequirements] = field(default_factory=dict)
@@ -55,6 +57,10 @@ def pod_status(pod: BoundPod, runtime: PodRuntime, given: StatusInput, now_s: fl
     """Return the status that the pod should have."""
     now = format_time(now_s)
     init = [_container_status(pod, c, runtime, given, init=True) for c in pod.spec.init_containers]
+    if given.ended and not _was_initialized(pod, init, runtime):
+        # Containers that never had their turn are not lost: they still wait, which tells why the pod failed.
+        given = replace(given, initialized=False)
+        init = [_container_status(pod, c, runtime, given, init=True) for c in pod.spec.init_containers]
     main = [_container_status(pod, c, runtime, given) for c in pod.spec.containers]
     ephemeral = [_container_status(pod, c, runtime, given) for c in pod.spec.ephemeral_containers]
     phase = pod_phase(pod, init, main, given)
@@ -198,6 +204,17 @@ def _container_status(
     return status
 
 
+def _was_initialized(pod: BoundPod, init: Sequence[Json], runtime: PodRuntime) -> bool:
+    """Tell whether main containers could have been started before everything stopped."""
+    if not init or any(runtime.newest(c.name) for c in pod.spec.containers):
+        return True
+    known = {s.get("name"): s for s in pod.status.get("containerStatuses") or ()}
+    if any({"running", "terminated"} & set(s.get("state") or ()) or s.get("lastState") for s in known.values()):
+        return True
+    sidecars = {c.name for c in pod.spec.init_containers if is_sidecar(c)}
+    return all(s["name"] in sidecars or s["state"].get("terminated", {}).get("exitCode") == 0 for s in init)
+
+
 def _describe_absent(pod: BoundPod, container: Specced, status: Json, given: StatusInput) -> None:
     """Fill the state of a container that the runtime does not have."""
     known = _known_status(pod, container.name)
@@ -209,7 +226,7 @@ def _describe_absent(pod: BoundPod, container: Specced, status: Json, given: Sta
         if "terminated" in (known.get("state") or {}):
             status["state"] = known["state"]
             return
-    if given.ended:
+    if given.ended and given.initialized:
         status["state"] = {
             "terminated": {
                 "exitCode": 137,

@@ -89,7 +89,7 @@ class Log:
                 start += LINE_LIMIT_BYTES
             if end < 0:
                 if final and stop > start:
-                    out += [prefix, b"F ", bytes(buffer[start:stop]), b"\n"]
+                    out += [prefix, b"P ", bytes(buffer[start:stop]), b"\n"]
                     start = stop
                 break
             out += [prefix, b"F ", bytes(buffer[start:end]), b"\n"]

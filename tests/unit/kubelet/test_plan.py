@@ -6,6 +6,7 @@ from typing import Any
 
 from kubelet_support import bound, pod_object
 
+from tiphys.kubelet.admission import admit_pod
 from tiphys.kubelet.plan import (
     Backoff,
     PodRuntime,
@@ -146,3 +147,17 @@ def test_rules_of_a_container_come_before_its_policy() -> None:
         made = plan(pod, world(container("web", "EXITED", exit_code=code, finished_at_s=900.0)))
         assert [start.name for start in made.starts] == starts
         assert made.stop_pod is not bool(starts)
+
+
+def test_unsafe_sysctls_are_refused() -> None:
+    def refusal(name: str, **spec: Any) -> str:
+        pod = pod_object("web", securityContext={"sysctls": [{"name": name, "value": "1"}]}, **spec)
+        made = admit_pod(bound(pod), (), {}, {}, "node-1")
+        return f"{made.reason}: {made.message}" if made else ""
+
+    assert refusal("kernel.shm_rmid_forced") == refusal("net.ipv4.tcp_syncookies") == ""
+    said = 'SysctlForbidden: Pod was rejected: forbidden sysctl: "{}" not {}'
+    assert refusal("kernel.msgmax") == said.format("kernel.msgmax", "allowlisted")
+    assert refusal("net.ipv4.tcp_syncookies", hostNetwork=True) == said.format(
+        "net.ipv4.tcp_syncookies", "allowed with host net enabled"
+    )

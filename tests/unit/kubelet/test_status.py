@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from kubelet_support import bound
+from kubelet_support import bound, pod_object
 
 from tiphys.base.clock import parse_time
 from tiphys.kubelet.plan import Verdicts, arrange
@@ -88,3 +88,14 @@ def test_a_patch_holds_only_what_changed_and_spares_conditions_of_others() -> No
     assert [c["type"] for c in patch["status"]["conditions"]] == ["Ready"]
     assert patch["status"]["podIPs"] == [{"$patch": "delete", "ip": "10.244.0.5"}, {"ip": "10.244.0.6"}]
     assert set(patch["status"]) == {"conditions", "podIPs"}
+
+
+def test_main_containers_of_a_pod_whose_init_failed_still_wait() -> None:
+    spec = {"name": "i", "image": "x", "command": ["false"]}
+    pod = pod_object("web", initContainers=[spec], restartPolicy="Never")
+    ended = Container(
+        "c", "s0", "i", 0, ContainerState.EXITED, "x", "sha256:1", exit_code=1, started_at_s=1.0, finished_at_s=2.0
+    )
+    made = pod_status(bound(pod), arrange((), (ended,)), StatusInput(ended=True), NOW_S)
+    assert made["phase"] == "Failed"
+    assert made["containerStatuses"][0]["state"] == {"waiting": {"reason": "PodInitializing"}}
