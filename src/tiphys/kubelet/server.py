@@ -18,6 +18,7 @@ from tiphys.base.errors import ApiError, TiphysError, bad_request
 from tiphys.kubelet import commands
 from tiphys.kubelet.logs import LogOptions
 from tiphys.kubelet.logstream import follow_log, log_target
+from tiphys.kubelet.nodedocuments import kubelet_configuration, log_file
 from tiphys.kubelet.pod import BoundPod, find_container
 from tiphys.kubelet.stats import metrics_text, resource_metrics_text, stats_summary
 from tiphys.kubelet.worker import PodWorker
@@ -88,6 +89,10 @@ class KubeletApi:
                 )
             case ["runningpods"]:
                 return _json({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self._pods(running=True)})
+            case ["configz"]:
+                return _json(self._configuration())
+            case ["logs", *rest] if self._kubelet.deps.files.disk_root():
+                return log_file("/var/log", rest)
             case ["stats", "summary"]:
                 return _json(await stats_summary(self._kubelet))
             case ["metrics"]:
@@ -106,6 +111,16 @@ class KubeletApi:
             case ["portForward", namespace, pod, *rest] if len(rest) <= 1:
                 return commands.port_forward_upgrade(self._runtime, request, self._sandbox(namespace, pod, rest))
         raise ApiError(404, "NotFound", "404 page not found")
+
+    def _configuration(self) -> dict[str, Any]:
+        deps = self._kubelet.deps
+        return kubelet_configuration(
+            address=deps.server_address,
+            port=deps.port,
+            cluster_dns=deps.cluster_dns,
+            cluster_domain=deps.cluster_domain,
+            max_pods=deps.machine.max_pods,
+        )
 
     # Finding
 
