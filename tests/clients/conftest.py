@@ -5,9 +5,11 @@ Every test that uses the live cluster gets the mark `clients`, so `-m "not clien
 
 from __future__ import annotations
 
+import gc
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from kubectl_cli import NEWEST, Kubectl, find_client
 from live_cluster import SIMULATED, LiveCluster, shared_cluster
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """Collect what stock client libraries leave open where they left it, so that no later test is blamed for it."""
+    yield
+    if item.path.name.startswith("test_client_"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -26,8 +26,13 @@ def test_version_and_cluster_info(make_namespace: MakeNamespace, minor: str) -> 
 @pytest.mark.parametrize("minor", ESSENTIAL)
 def test_api_resources_and_versions(make_namespace: MakeNamespace, minor: str) -> None:
     kubectl = make_namespace(minor)
-    check_golden("api-versions", kubectl("api-versions"))
-    check_golden("api-resources", kubectl("api-resources", "--sort-by=name"))
+    check_golden("api-versions", _built_in(kubectl("api-versions")))
+    check_golden("api-resources", _built_in(kubectl("api-resources", "--sort-by=name")))
+
+
+def _built_in(text: str) -> str:
+    """Other tests define custom resources in the same cluster: leave them out."""
+    return "".join(line for line in text.splitlines(keepends=True) if "tiphys.dev" not in line)
 
 
 def test_api_resources_wide_and_chosen(kubectl: Kubectl) -> None:
