@@ -33,8 +33,9 @@ def tolerates(toleration: Toleration, taint: Taint) -> bool:
     return bool(toleration.key) and toleration.value == taint.value
 
 
-def plan_eviction(pod: Pod, taints: Sequence[Taint], now_s: float) -> float | None:
-    """Return after how many seconds the pod is to be deleted (0: now), None if it may stay."""
+def plan_eviction(pod: Pod, taints: Sequence[Taint], now_s: float, seen_at_s: float) -> float | None:
+    """Return after how many seconds the pod is to be deleted (0: now), None if it may stay. `seen_at_s` is when its
+    node's taints were first seen to end it: it counts for taints that do not tell when they were added."""
     waits: list[float] = []
     for taint in taints:
         if taint.effect != "NoExecute":
@@ -44,7 +45,7 @@ def plan_eviction(pod: Pod, taints: Sequence[Taint], now_s: float) -> float | No
             return 0.0
         seconds = [t.toleration_seconds for t in covering if t.toleration_seconds is not None]
         if seconds:
-            since = parse_time(taint.time_added) if taint.time_added else now_s
+            since = parse_time(taint.time_added) if taint.time_added else seen_at_s
             waits.append(max(0.0, since + max(0, min(seconds)) - now_s))
     return min(waits) if waits else None
 
@@ -58,8 +59,8 @@ class EvictionLoop:
         self.pods = shared.pods
         self.recorder = shared.recorder("taint-eviction-controller")
         self.queue = shared.queue()
-        self.marked: set[str] = set()
-        """Uids of pods that wait for their end, told by an event."""
+        self.marked: dict[str, float] = {}
+        """Uids of pods that wait for their end -> when their wait began."""
         self.nodes.on_change(self._node_changed)
         self.pods.on_change(self._pod_changed)
 
@@ -74,7 +75,7 @@ class EvictionLoop:
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         if new is None:
             if old is not None:
-                self.marked.discard(old.metadata.uid)
+                self.marked.pop(old.metadata.uid, None)
             return
         is_placed = new.spec.node_name and (
             old is None or not old.spec.node_name or old.spec.tolerations != new.spec.tolerations
@@ -88,13 +89,14 @@ class EvictionLoop:
         node = self.nodes.get(pod.spec.node_name) if pod is not None else None
         if pod is None or node is None or pod.metadata.deletion_timestamp:
             return
-        wait_s = plan_eviction(pod, node.spec.taints, self.shared.deps.clock.now_s())
+        now_s = self.shared.deps.clock.now_s()
+        wait_s = plan_eviction(pod, node.spec.taints, now_s, self.marked.get(pod.metadata.uid, now_s))
         if wait_s is None:
             if pod.metadata.uid in self.marked:
-                self.marked.discard(pod.metadata.uid)
+                del self.marked[pod.metadata.uid]
                 self.recorder.record(pod, "Normal", "TaintManagerEviction", f"Cancelling deletion of Pod {key}")
         elif wait_s > 0:
-            self.marked.add(pod.metadata.uid)
+            self.marked.setdefault(pod.metadata.uid, now_s)
             self.queue.add_after(key, wait_s + 0.005)
         else:
             await self._evict(key, pod)

@@ -109,7 +109,7 @@ def test_eviction_waits_for_the_toleration(tolerations: list[dict[str, Any]], wa
     taints = as_node(
         node(taints=[{"key": "a", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"}])
     ).spec.taints
-    assert plan_eviction(as_pod(pod(tolerations=tolerations)), taints, NOW + 10) == wait_s
+    assert plan_eviction(as_pod(pod(tolerations=tolerations)), taints, NOW + 10, NOW + 10) == wait_s
 
 
 async def test_a_silent_node_loses_its_pods() -> None:
@@ -152,3 +152,11 @@ def test_pods_that_nobody_else_removes_are_swept() -> None:
     )
     sweeps = plan_sweep([young, gone, as_pod(pod("fine")), stuck, old], {"lost"}, 1)
     assert [s.pod.metadata.name for s in sweeps] == ["gone", "stuck", "1"]
+
+
+def test_a_toleration_ends_though_the_taint_does_not_tell_when_it_was_added() -> None:
+    tolerations = [{"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 2}]
+    placed = as_pod(pod(tolerations=tolerations))
+    taints = as_node(node(taints=[{"key": "k", "value": "v", "effect": "NoExecute"}])).spec.taints
+    assert plan_eviction(placed, taints, NOW, NOW) == 2.0
+    assert plan_eviction(placed, taints, NOW + 2.005, NOW) == 0.0

@@ -72,8 +72,12 @@ def kubelet_handlers(dialer: KubeletDialer | None) -> Mapping[tuple[str, str], S
         return await dial().forward(call.request, dial().kubelet(node), _path("portForward", pod, "", ports))
 
     async def node_proxy(call: Call) -> Answer:
-        node = require(call, "")
-        return await dial().forward(call.request, dial().kubelet(node), _rest(call))
+        scheme, name, port = _proxy_name(call.info.name)
+        target = dial().kubelet(_stored(call, "nodes", name))
+        if port and port != str(target.port):
+            # Another server of the node: nobody vouches for its certificate.
+            target = Target(target.address, _number(port), _unverified(scheme))
+        return await dial().forward(call.request, target, _rest(call))
 
     async def pod_proxy(call: Call) -> Answer:
         scheme, name, port = _proxy_name(call.info.name)
@@ -188,6 +192,12 @@ def _proxy_name(text: str) -> tuple[str, str, str]:
     if len(parts) == 3 and parts[0] in ("", "http", "https"):
         return parts[0], parts[1], parts[2]
     raise bad_request(f"invalid proxy name {text!r}: want [scheme:]name[:port]")
+
+
+def _number(port: str) -> int:
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise bad_request(f"invalid port {port!r}: want a number from 1 to 65535")
+    return int(port)
 
 
 def _unverified(scheme: str) -> ssl.SSLContext | None:
