@@ -2,7 +2,7 @@
 
 Decides which of the recorded happenings become core/v1 Events, and whether one is a new object or a higher count of an
 earlier one. Components call `record`; `run` writes, several at once, those of one object in their order. Bounds: 1,000
-that wait (then new ones are dropped with a log line), 8 writes at once, 4,096 remembered events, 25 events at once and
+that wait (then new ones are dropped with a log line), 4 writes at once, 4,096 remembered events, 25 events at once and
 then one in five minutes for each object.
 
 Spec: the core/v1 Event fields; the counting, combining and limiting that users know from upstream's components
@@ -27,7 +27,7 @@ from tiphys.client.interface import STRATEGIC_PATCH, Client, Resource
 log = logging.getLogger(__name__)
 
 QUEUE_LIMIT = 1000
-LANES = 8
+LANES = 4
 """Writes at once. The happenings of one object all take one lane: that keeps their order."""
 REMEMBERED = 4096
 BURST = 25
