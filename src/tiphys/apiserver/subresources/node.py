@@ -73,10 +73,7 @@ def kubelet_handlers(dialer: KubeletDialer | None) -> Mapping[tuple[str, str], S
 
     async def node_proxy(call: Call) -> Answer:
         scheme, name, port = _proxy_name(call.info.name)
-        target = dial().kubelet(_stored(call, "nodes", name))
-        if port and port != str(target.port):
-            # Another server of the node: nobody vouches for its certificate.
-            target = Target(target.address, _number(port), _unverified(scheme))
+        target = _on_port(dial().kubelet(_stored(call, "nodes", name)), scheme, port)
         return await dial().forward(call.request, target, _rest(call))
 
     async def pod_proxy(call: Call) -> Answer:
@@ -194,10 +191,13 @@ def _proxy_name(text: str) -> tuple[str, str, str]:
     raise bad_request(f"invalid proxy name {text!r}: want [scheme:]name[:port]")
 
 
-def _number(port: str) -> int:
+def _on_port(kubelet: Target, scheme: str, port: str) -> Target:
+    """Return the kubelet, or another server of its node, for whose certificate nobody vouches."""
+    if not port or port == str(kubelet.port):
+        return kubelet
     if not port.isdigit() or not 0 < int(port) < 65536:
         raise bad_request(f"invalid port {port!r}: want a number from 1 to 65535")
-    return int(port)
+    return Target(kubelet.address, int(port), _unverified(scheme))
 
 
 def _unverified(scheme: str) -> ssl.SSLContext | None:
