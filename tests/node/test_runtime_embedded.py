@@ -451,7 +451,7 @@ async def test_limits_of_a_pod_change_while_it_runs(place: Place) -> None:
     sandbox = await place.sandbox()
     await place.run(sandbox, "sleep 1000")
     await place.runtime.update_pod_sandbox_resources(sandbox, Resources(memory_limit_bytes=96 << 20))
-    values = [p.read_text().strip() for p in Path("/sys/fs/cgroup").glob(f"**/{place.directory.name}/podweb/memory.*")
+    values = [p.read_text().strip() for p in Path("/sys/fs/cgroup").glob(f"**/{place.directory.name}/podweb/memory.*")  # noqa: ASYNC240
               if p.name in ("memory.limit_in_bytes", "memory.max")]  # fmt: skip
     assert values == [str(96 << 20)]
 
