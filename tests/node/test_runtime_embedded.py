@@ -433,7 +433,7 @@ async def test_exit_while_agent_and_supervisor_are_dead_is_unknown(place: Place)
 
 async def test_the_files_of_an_image_are_a_volume(place: Place) -> None:
     mounts = (Mount("/all", "", image="busybox"), Mount("/bin2", "", image="busybox", image_sub_path="bin"))
-    said = await place.output("ls /all/bin/sh /bin2/sh; touch /all/x || echo refused", mounts=mounts)
+    said = await place.output("ls /all/bin/sh /bin2/sh; touch /all/x 2>&1 || echo refused", mounts=mounts)
     assert said.splitlines()[:2] == ["/all/bin/sh", "/bin2/sh"] and said.endswith("refused")
     with pytest.raises(RuntimeFailed, match='subpath "nope" not found'):
         await place.output("true", mounts=(Mount("/x", "", image="busybox", image_sub_path="nope"),))
