@@ -462,3 +462,16 @@ async def test_a_status_names_image_and_user(place: Place) -> None:
     assert status.image == "docker.io/library/busybox:latest"
     assert status.image_ref.startswith(("docker.io/library/busybox@sha256:", "sha256:"))
     assert (status.uid, status.gid) == (1234, 0)
+
+
+async def test_a_start_whose_caller_is_cancelled_leaves_nothing(place: Place) -> None:
+    sandbox = await place.sandbox()
+    container_id = await place.runtime.create_container(
+        sandbox, ContainerConfig("main", "busybox", command=("sleep", "1000"))
+    )
+    start = asyncio.create_task(place.runtime.start_container(container_id))
+    await asyncio.sleep(0)
+    start.cancel()
+    await asyncio.gather(start, return_exceptions=True)
+    await place.runtime.remove_container(container_id)
+    assert not await place.runtime.list_containers(sandbox)

@@ -299,13 +299,18 @@ class EmbeddedRuntime:
 
     async def start_container(self, container_id: str) -> None:
         entry = self._container(container_id)
-        if entry.status.state is not ContainerState.CREATED:
+        if entry.status.state is not ContainerState.CREATED or entry.starting is not None:
             raise RuntimeFailed("RunContainerError", f'container "{container_id}" was started before')
+        # A caller that is cancelled leaves the start to come to its end: who stops or removes it waits for that.
+        entry.starting = asyncio.create_task(self._start(entry))
+        await asyncio.shield(entry.starting)
+
+    async def _start(self, entry: ContainerEntry) -> None:
         started_at_s = self._clock.now_s()
         answer = await self._request_start(entry)
         if "error" not in answer:
             entry.become_running(started_at_s, answer["pid"])
-            self._publish(entry.status.sandbox_id, container_id, "STARTED")
+            self._publish(entry.status.sandbox_id, entry.status.id, "STARTED")
             return
         spec = json.loads((entry.directory / "config.json").read_text())
         output = answer.get("output") or answer["error"]
@@ -318,7 +323,7 @@ class EmbeddedRuntime:
         write_record(entry.directory / "exit.json", record)
         entry.become_exited(record)
         self._clean_up_later(entry)
-        self._publish(entry.status.sandbox_id, container_id, "STOPPED")
+        self._publish(entry.status.sandbox_id, entry.status.id, "STOPPED")
         raise RuntimeFailed("RunContainerError", message)
 
     async def _request_start(self, entry: ContainerEntry) -> dict[str, Any]:
@@ -354,6 +359,8 @@ class EmbeddedRuntime:
 
     async def stop_container(self, container_id: str, timeout_s: float) -> None:
         entry = self._containers.get(container_id)
+        if entry is not None and entry.starting is not None:
+            await asyncio.wait([entry.starting])
         if entry is None or entry.status.state is not ContainerState.RUNNING:
             return
         if timeout_s > 0 and await self._signal(entry, entry.stop_signal):

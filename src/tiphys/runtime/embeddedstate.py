@@ -42,6 +42,8 @@ class ContainerEntry:
     cgroup: str
     stop_signal: int
     exited: asyncio.Event = field(default_factory=asyncio.Event)
+    starting: asyncio.Task[None] | None = None
+    """The start, under way or done; None before it and after a restart of the agent."""
     cleanup: asyncio.Task[None] | None = None
     """Removes cgroup and OCI state after the exit."""
 
