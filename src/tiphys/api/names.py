@@ -18,7 +18,6 @@ _LABEL_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _WILDCARD = "\\*\\." + _SUBDOMAIN
 _LABEL_VALUE = "(" + _QUALIFIED + ")?"
-_C_IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
 _CONFIG_KEY = "[-._a-zA-Z0-9]+"
 _ENV_NAME = "[-._a-zA-Z][-._a-zA-Z0-9]*"
 _HEADER = "[-A-Za-z0-9]+"
@@ -35,7 +34,6 @@ _label_1035_re = re.compile(_LABEL_1035)
 _qualified_re = re.compile(_QUALIFIED)
 _wildcard_re = re.compile(_WILDCARD)
 _label_value_re = re.compile(_LABEL_VALUE)
-_c_identifier_re = re.compile(_C_IDENTIFIER)
 _config_key_re = re.compile(_CONFIG_KEY)
 _env_name_re = re.compile(_ENV_NAME)
 _header_re = re.compile(_HEADER)
@@ -100,14 +98,6 @@ _LABEL_VALUE_MESSAGE = regex_message(
     "MyValue",
     "my_value",
     "12345",
-)
-_C_IDENTIFIER_MESSAGE = regex_message(
-    "a valid C identifier must start with alphabetic character or '_', "
-    "followed by a string of alphanumeric characters or '_'",
-    _C_IDENTIFIER,
-    "my_name",
-    "MY_NAME",
-    "MyName",
 )
 _CONFIG_KEY_MESSAGE = regex_message(
     "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
@@ -236,10 +226,6 @@ def validate_label_value(text: str) -> list[str]:
     return list(_label_value(text))
 
 
-def validate_c_identifier(text: str) -> list[str]:
-    return [] if _c_identifier_re.fullmatch(text) else [_C_IDENTIFIER_MESSAGE]
-
-
 def _dot_dot(text: str) -> list[str]:
     if text == ".":
         return ["must not be '.'"]
@@ -274,10 +260,6 @@ def validate_http_header_name(text: str) -> list[str]:
 
 def validate_percent(text: str) -> list[str]:
     return [] if _percent_re.fullmatch(text) else [_PERCENT_MESSAGE]
-
-
-def validate_port_number(port: int) -> list[str]:
-    return [] if 1 <= port <= 65535 else [range_message(1, 65535)]
 
 
 def validate_port_name(text: str) -> list[str]:

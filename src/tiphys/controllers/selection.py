@@ -27,12 +27,6 @@ def key_of(view: HasMeta) -> str:
     return f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name
 
 
-def split_key(key: str) -> tuple[str, str]:
-    """Return (namespace, name) of a key."""
-    namespace, _, name = key.rpartition("/")
-    return namespace, name
-
-
 def matches_selector(selector: LabelSelector | None, labels: Mapping[str, str]) -> bool:
     """Return whether labels satisfy a selector. None matches nothing, an empty selector everything."""
     if selector is None:

@@ -60,7 +60,6 @@ class Registration:
         self._status: dict[str, Any] = {}
         self._uid = ""
         self._written_at_s = 0.0
-        self._changed = asyncio.Event()
         self._registered = asyncio.Event()
         self.not_ready: Callable[[], str] = lambda: ""
         """Says why the node cannot run pods, or ""."""
@@ -68,10 +67,6 @@ class Registration:
     async def registered(self) -> None:
         """Wait until the Node object stands."""
         await self._registered.wait()
-
-    def check_soon(self) -> None:
-        """Compare the status now instead of at the next round (an image was pulled)."""
-        self._changed.set()
 
     async def run(self) -> None:
         """Register, then keep the status current until cancelled."""
@@ -81,12 +76,7 @@ class Registration:
         self._transition_events({}, self._status)
         self._event("Normal", "NodeAllocatableEnforced", "Updated Node Allocatable limit across pods")
         while True:
-            try:
-                async with asyncio.timeout(CHECK_EVERY_S):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-            self._changed.clear()
+            await asyncio.sleep(CHECK_EVERY_S)
             await self._until_done(self._write_status)
 
     async def run_lease(self) -> None:

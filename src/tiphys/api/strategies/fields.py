@@ -49,11 +49,6 @@ def check_nonnegative(causes: list[Cause], path: str, value: int | None) -> None
         causes.append(invalid_value(path, value, NOT_NEGATIVE))
 
 
-def check_positive(causes: list[Cause], path: str, value: int | None) -> None:
-    if value is not None and value <= 0:
-        causes.append(invalid_value(path, value, POSITIVE))
-
-
 def check_port(causes: list[Cause], path: str, value: int) -> None:
     if not 1 <= value <= 65535:
         causes.append(invalid_value(path, value, names.range_message(1, 65535)))

@@ -22,7 +22,6 @@ from tiphys.base.errors import (
     bad_request,
     conflict,
     method_not_allowed,
-    not_found,
     too_many_requests,
 )
 from tiphys.wire.message import Answer, Response
@@ -184,13 +183,3 @@ def _refused(budget: str, why: str, retry_after_s: int = 0) -> ApiError:
     if retry_after_s:
         error.details["retryAfterSeconds"] = retry_after_s
     return error
-
-
-def pod_of(call: Call) -> JsonObject:
-    """Return the pod that the request names. Raises ApiError(404)."""
-    kind = call.registry.kinds.resource("", "v1", "pods")
-    assert kind is not None
-    current = call.registry.current(kind, call.info.namespace, call.info.name)
-    if current is None:
-        raise not_found("", "pods", call.info.name)
-    return current.obj
