@@ -27,13 +27,17 @@ class AlreadyRunning(TiphysError):
 
 
 def start_time(pid: int) -> str:
-    """Return when a process started, in the kernel's ticks; "" for one that is gone or dead."""
+    """Return when a process started, in the kernel's ticks; "" for one that is gone or dead.
+
+    A first thread that ended is shown as a zombie while other threads still end: until the last has, sockets are open.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return ""
     fields = text.rpartition(")")[2].split()
-    return "" if fields[0] in "ZX" else fields[19]
+    threads = int(fields[17])
+    return "" if fields[0] in "ZX" and threads <= 1 else fields[19]
 
 
 def write_pid(run: Path, name: str, pid: int) -> None:
