@@ -1,16 +1,20 @@
 """The seam of admission: plugins that change or refuse a write after authorization and before validation.
 
 A chain runs every plugin's `mutate` in order, then the registry validates, then the chain runs every `validate`.
-Built-in plugins are in plugins/, one a file; webhooks and policies make the same records. A plugin that names the
+Built-in plugins are in plugins/, one a file; webhooks and policies are plugins too. A plugin that names the
 resources that it looks at is not even called for others: most writes pass through two or three plugins.
 
-Spec: Kubernetes admission controllers, "What are they?".
+Some subresources have a body of another kind than their object (a Scale, an Eviction). Built-in plugins see the object
+that the request changes in the end; webhooks and policies (`Plugin.sees_bodies`) see the body: such a request is
+admitted twice, once with `Attributes.body` set.
+
+Spec: Kubernetes admission controllers, "What are they?"; "Dynamic Admission Control" (reinvocation).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -19,14 +23,31 @@ from tiphys.apiserver.user import User
 
 AdmissionOperation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
 
+OTHER_BODIES = frozenset({"scale", "eviction", "binding", "token", "exec", "attach", "portforward", "proxy"})
+"""Subresources whose body (for CONNECT: whose options) is of another kind than their object."""
+
+
+class Body(NamedTuple):
+    """Group, version and kind of a body that is not of its resource's own kind."""
+
+    group: str
+    version: str
+    kind: str
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
 
 class Attributes(msgspec.Struct, eq=False):
     """One write under admission. Plugins change `obj` in place; `old` is never changed."""
 
     operation: AdmissionOperation
     kind: Kind
+    """The resource, in the version that is stored: that of `obj` and `old`."""
     namespace: str
     name: str
+    """ "" while a name is still to be generated."""
     user: User
     obj: JsonObject | None
     old: JsonObject | None = None
@@ -35,11 +56,55 @@ class Attributes(msgspec.Struct, eq=False):
     warnings: list[str] = msgspec.field(default_factory=list)
     finished: list[Callable[[bool], None]] = msgspec.field(default_factory=list)
     """Called once with True when the write is durable, with False when it failed: to give back reservations."""
+    requested: Kind | None = None
+    """The resource in the group and version that the request named; None when it is `kind`."""
+    body: Body | None = None
+    """What `obj` and `old` are (Scale, PodExecOptions, ...) where they are not objects of `kind`."""
+    parameters: Mapping[str, Any] | None = None
+    """What the request's options say: values of its query by name, or the body of a delete."""
+    deadline_s: float = 0.0
+    """Monotonic time at which the request must be answered; 0 for none."""
+    audit: dict[str, str] | None = None
+    """Audit annotations by full key; `annotate` fills it."""
+    reinvocation: Reinvocation | None = None
+    """Set while mutating plugins run; None before the first that asks for it."""
+
+    @property
+    def requested_kind(self) -> Kind:
+        """Return the resource in the group and version that the request named."""
+        return self.requested or self.kind
+
+    @property
+    def options(self) -> JsonObject:
+        """Return the operation's options as an object of meta.k8s.io/v1; {} for CONNECT."""
+        return options_object(self.operation, self.parameters, self.dry_run)
+
+    def annotate(self, key: str, value: str) -> None:
+        """Record an audit annotation; the first value of a key stays."""
+        if self.audit is None:
+            self.audit = {}
+        self.audit.setdefault(key, value)
+
+    def reinvoked(self) -> Reinvocation:
+        """Return the record of this write's rounds of mutation."""
+        if self.reinvocation is None:
+            self.reinvocation = Reinvocation()
+        return self.reinvocation
 
     def finish(self, succeeded: bool) -> None:
         for callback in self.finished:
             callback(succeeded)
         self.finished.clear()
+
+
+class Reinvocation(msgspec.Struct, eq=False):
+    """Rounds of mutation of one write: a change by a webhook or policy makes all mutating plugins run once more."""
+
+    again: bool = False
+    """A plugin changed the object in the first round, so there will be a second."""
+    second_round: bool = False
+    states: dict[str, Any] = msgspec.field(default_factory=dict)
+    """What a plugin keeps between the rounds, by its name."""
 
 
 class Plugin:
@@ -48,6 +113,12 @@ class Plugin:
 
     resources: Collection[tuple[str, str]] | None = None
     """(group, plural) of the only resources that it looks at; None for all."""
+    sees_bodies: bool = False
+    """True for webhooks and policies: of a request whose body is of another kind they see the body."""
+
+    def is_active(self) -> bool:
+        """Tell whether it may have anything to say now; asked only of plugins that see bodies."""
+        return True
 
     async def mutate(self, attributes: Attributes) -> None:
         """Change the object before it is validated."""
@@ -62,23 +133,87 @@ class Chain:
     def __init__(self, plugins: Sequence[Plugin] = ()) -> None:
         self._mutating = [p for p in plugins if type(p).mutate is not Plugin.mutate]
         self._validating = [p for p in plugins if type(p).validate is not Plugin.validate]
-        self._chosen: dict[tuple[str, str], tuple[tuple[Plugin, ...], tuple[Plugin, ...]]] = {}
+        self._seeing_bodies = [p for p in plugins if p.sees_bodies]
+        self._chosen: dict[tuple[str, str, int], tuple[tuple[Plugin, ...], tuple[Plugin, ...]]] = {}
+
+    def looks_at_bodies(self) -> bool:
+        """Tell whether a request whose body is of another kind needs to be admitted with it."""
+        return any(plugin.is_active() for plugin in self._seeing_bodies)
 
     async def mutate(self, attributes: Attributes) -> None:
-        for plugin in self._plugins(attributes.kind)[0]:
+        plugins = self._plugins(attributes)[0]
+        for plugin in plugins:
             await plugin.mutate(attributes)
+        rounds = attributes.reinvocation
+        if rounds is not None and rounds.again:
+            rounds.second_round = True
+            for plugin in plugins:
+                await plugin.mutate(attributes)
 
     async def validate(self, attributes: Attributes) -> None:
-        for plugin in self._plugins(attributes.kind)[1]:
+        for plugin in self._plugins(attributes)[1]:
             await plugin.validate(attributes)
 
-    def _plugins(self, kind: Kind) -> tuple[tuple[Plugin, ...], tuple[Plugin, ...]]:
-        resource = (kind.group, kind.plural)
-        chosen = self._chosen.get(resource)
+    def _plugins(self, attributes: Attributes) -> tuple[tuple[Plugin, ...], tuple[Plugin, ...]]:
+        kind, who = attributes.kind, _ALL
+        if attributes.subresource in OTHER_BODIES:
+            who = _BUILT_IN if attributes.body is None else _SEEING_BODIES
+        key = (kind.group, kind.plural, who)
+        chosen = self._chosen.get(key)
         if chosen is None:
             mutating, validating = (
-                tuple(p for p in plugins if p.resources is None or resource in p.resources)
+                tuple(p for p in plugins if _is_asked(p, (kind.group, kind.plural), who))
                 for plugins in (self._mutating, self._validating)
             )
-            chosen = self._chosen[resource] = mutating, validating
+            chosen = self._chosen[key] = mutating, validating
         return chosen
+
+
+_ALL, _BUILT_IN, _SEEING_BODIES = 0, 1, 2
+
+
+def _is_asked(plugin: Plugin, resource: tuple[str, str], who: int) -> bool:
+    if who != _ALL and plugin.sees_bodies != (who == _SEEING_BODIES):
+        return False
+    return plugin.resources is None or resource in plugin.resources
+
+
+_OPTIONS = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}
+_OPTION_TEXTS = ("fieldManager", "fieldValidation")
+_DELETE_OPTIONS = (
+    "gracePeriodSeconds",
+    "preconditions",
+    "orphanDependents",
+    "propagationPolicy",
+    "dryRun",
+    "ignoreStoreReadErrorWithClusterBreakingPotential",
+)
+
+
+def options_object(operation: AdmissionOperation, parameters: Mapping[str, Any] | None, dry_run: bool) -> JsonObject:
+    """Return CreateOptions, UpdateOptions (for patches too, as upstream) or DeleteOptions as an object.
+
+    `parameters` are lists of texts (a query) or, for a delete, also values of a body.
+    """
+    name = _OPTIONS.get(operation, "")
+    if not name:
+        return {}
+    given = parameters or {}
+    options: JsonObject = {"kind": name, "apiVersion": "meta.k8s.io/v1"}
+    if operation == "DELETE":
+        options.update((key, _delete_option(key, given[key])) for key in _DELETE_OPTIONS if given.get(key) is not None)
+    else:
+        options.update((key, given[key][0]) for key in _OPTION_TEXTS if given.get(key))
+    if dry_run:
+        options["dryRun"] = ["All"]
+    return options
+
+
+def _delete_option(key: str, value: Any) -> Any:
+    """Return an option of a delete as its object has it, from a body or from a query."""
+    if not isinstance(value, list) or key == "dryRun":
+        return value
+    text = value[0]
+    if key == "gracePeriodSeconds":
+        return int(text)
+    return text in ("true", "1") if key == "orphanDependents" else text

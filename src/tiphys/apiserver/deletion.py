@@ -9,6 +9,7 @@ Spec: Kubernetes garbage collection, "Cascading deletion"; Pod lifecycle, "Termi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ class DeleteOptions:
     uid: str | None = None
     resource_version: str | None = None
     dry_run: bool = False
+    given: Mapping[str, Any] | None = None
+    """The body and the query that these were read from: what admission is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,12 @@ def parse_delete_options(body: JsonObject, query: dict[str, list[str]]) -> Delet
         shown = dry_run if isinstance(dry_run, list) else [dry_run]
         raise _invalid_option("dryRun", f'Unsupported value: {", ".join(map(str, shown))}: supported values: "All"')
     return DeleteOptions(
-        grace_s, propagation, preconditions.get("uid"), preconditions.get("resourceVersion"), bool(dry_run)
+        grace_s,
+        propagation,
+        preconditions.get("uid"),
+        preconditions.get("resourceVersion"),
+        bool(dry_run),
+        {**body, **query},
     )
 
 

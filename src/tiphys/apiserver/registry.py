@@ -14,7 +14,8 @@ API conventions, "Metadata".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 import orjson
@@ -66,6 +67,10 @@ class WriteContext(msgspec.Struct, eq=False):
     operation: str = "Update"
     """Update or Apply, for managedFields."""
     warnings: list[str] = msgspec.field(default_factory=list)
+    parameters: Mapping[str, Any] | None = None
+    """The options of the request as admission tells them: its query, or the body and query of a delete."""
+    deadline_s: float = 0.0
+    """Monotonic time at which the request must be answered; 0 for none."""
 
 
 class Written(msgspec.Struct, frozen=True, eq=False):
@@ -191,7 +196,7 @@ class Registry:
         rules = self._context(context, now_s, creating=True)
         strategy.default(obj)
         strategy.prepare_for_create(obj, rules)
-        attributes = self._attributes("CREATE", stored, namespace, name, context, obj, None)
+        attributes = self._attributes("CREATE", kind, stored, namespace, name, context, obj, None)
         succeeded = False
         try:
             await self.admission.mutate(attributes)
@@ -273,7 +278,7 @@ class Registry:
             new = combine(new, old)
         strategy.default(new)
         self._prepare_update(stored, new, old, rules)
-        attributes = self._attributes("UPDATE", stored, namespace, name, context, new, old)
+        attributes = self._attributes("UPDATE", kind, stored, namespace, name, context, new, old)
         succeeded = False
         try:
             await self.admission.mutate(attributes)
@@ -336,7 +341,7 @@ class Registry:
                 raise not_found(kind.group, kind.plural, name)
             check_preconditions(kind, name, current.obj, current.revision, options)
             try:
-                return await self._delete_once(stored, namespace, name, options, current, context)
+                return await self._delete_once(kind, stored, namespace, name, options, current, context)
             except ExpectationFailed as error:
                 entry = error.current
                 current = None if entry is None else _current(entry)
@@ -344,6 +349,7 @@ class Registry:
 
     async def _delete_once(
         self,
+        kind: Kind,
         stored: Kind,
         namespace: str,
         name: str,
@@ -351,7 +357,8 @@ class Registry:
         current: Current,
         context: WriteContext,
     ) -> Written:
-        attributes = self._attributes("DELETE", stored, namespace, name, context, None, current.obj)
+        attributes = self._attributes("DELETE", kind, stored, namespace, name, context, None, current.obj)
+        attributes.parameters, attributes.dry_run = options.given, options.dry_run
         succeeded = False
         try:
             await self.admission.mutate(attributes)
@@ -419,6 +426,7 @@ class Registry:
         self,
         operation: AdmissionOperation,
         kind: Kind,
+        stored: Kind,
         namespace: str,
         name: str,
         context: WriteContext,
@@ -427,7 +435,7 @@ class Registry:
     ) -> Attributes:
         return Attributes(
             operation,
-            kind,
+            stored,
             namespace,
             name,
             context.user,
@@ -436,6 +444,9 @@ class Registry:
             context.subresource,
             context.dry_run,
             context.warnings,
+            requested=kind,
+            parameters=context.parameters,
+            deadline_s=context.deadline_s,
         )
 
     def _track(self, stored: Kind, old: JsonObject, new: JsonObject, context: WriteContext, now_s: float) -> None:

@@ -78,6 +78,7 @@ class Call(msgspec.Struct, frozen=True, eq=False):
             field_manager_of(self.request),
             field_validation_of(self.request),
             subresource,
+            parameters=self.request.query if self.request.raw_query else None,
         )
 
     def body(self, kind: Kind, context: WriteContext) -> JsonObject:
@@ -263,7 +264,7 @@ async def write_part(call: Call, namespace: str, subresource: str, combine: Comb
         written = await registry.update(
             kind, namespace, name, make, context, combine=combine, create_absent=create_absent
         )
-    elif call.request.headers.get("content-type", "").startswith(APPLY_PATCH):
+    elif is_apply(call.request):
         written = await _apply(call, namespace, combine, context)
     else:
         if call.request.param("force"):
@@ -274,13 +275,23 @@ async def write_part(call: Call, namespace: str, subresource: str, combine: Comb
     return answer_written(call, written, context)
 
 
-async def _apply(call: Call, namespace: str, combine: Combine | None, context: WriteContext) -> Written:
+def is_apply(request: Request) -> bool:
+    """Return whether a PATCH is a server-side apply."""
+    return request.headers.get("content-type", "").startswith(APPLY_PATCH)
+
+
+def prepare_apply(call: Call, kind: Kind, context: WriteContext) -> tuple[JsonObject, Make]:
+    """Return the applied configuration of `kind` and what merges it; the write is an apply from here on."""
     if not call.request.param("fieldManager"):
         cause = Cause("FieldValueRequired", "fieldManager", "Required value: is required for apply patch")
         raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
     context.operation = "Apply"
     force = call.request.param("force") in ("true", "1")
-    applied, make = make_apply(call.request, call.kind, context, force=force, clock=call.registry.clock)
+    return make_apply(call.request, kind, context, force=force, clock=call.registry.clock)
+
+
+async def _apply(call: Call, namespace: str, combine: Combine | None, context: WriteContext) -> Written:
+    applied, make = prepare_apply(call, call.kind, context)
     applied.setdefault("metadata", {}).setdefault("name", call.info.name)
     return await call.registry.update(
         call.kind, namespace, call.info.name, make, context, combine=combine, create_absent=not context.subresource
