@@ -37,7 +37,7 @@ class Selection:
     @property
     def key(self) -> tuple[str, str, str, str]:
         """Return what tells selections of one resource apart."""
-        return (self.kind.version, self.namespace, str(self.labels), str(self.fields))
+        return (self.kind.api_version, self.namespace, str(self.labels), str(self.fields))
 
     @property
     def everything(self) -> bool:

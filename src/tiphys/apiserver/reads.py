@@ -168,7 +168,7 @@ class Reads:
         `splice_revision(value, revision)`); a dict may be in any served version and is converted to `kind.version`.
         """
         accept = accepted_form(request.headers.get("accept", ""))
-        if isinstance(obj, bytes) and accept.target == PLAIN and kind.stored_as == kind.version:
+        if isinstance(obj, bytes) and accept.target == PLAIN and kind.storage_api_version == kind.api_version:
             return _answer(obj, accept, status, request)
         decoded: JsonObject = orjson.loads(obj) if isinstance(obj, bytes) else obj
         decoded = convert_to(kind, decoded)

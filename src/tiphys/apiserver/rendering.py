@@ -50,14 +50,14 @@ class PlainRendering:
     stable = True
 
     def __init__(self, kind: Kind) -> None:
-        self.key: Hashable = ("plain", kind.version)
+        self.key: Hashable = ("plain", kind.api_version)
         self._kind = kind
         self._head = b'{"apiVersion":%b,"kind":%b,"metadata":{' % (
             orjson.dumps(kind.api_version),
             orjson.dumps(kind.kind),
         )
         self._item_head = self._head if kind.custom else b'{"metadata":{'
-        self._converts = kind.convert is not None and kind.stored_as != kind.version
+        self._converts = kind.convert is not None and kind.storage_api_version != kind.api_version
 
     def item(self, obj: CachedObject) -> bytes:
         if not self._converts:
@@ -69,7 +69,7 @@ class PlainRendering:
         return self._converted(obj) if self._converts else obj.with_head(self._head)
 
     def _converted(self, obj: CachedObject) -> bytes:
-        version = self._kind.version
+        version = self._kind.api_version
         if obj.renditions is None:
             obj.renditions = {}
         body = obj.renditions.get(version)
@@ -139,9 +139,9 @@ def _list_head(kind: str, api_version: str, metadata: JsonObject) -> bytes:
 
 def convert_to(kind: Kind, obj: JsonObject) -> JsonObject:
     """Return an object of the same group and plural in `kind.version`, with apiVersion, kind and metadata first."""
-    version = str(obj.get("apiVersion", "")).rpartition("/")[2]
-    if version != kind.version and kind.convert is not None:
-        obj = kind.convert(obj, version, kind.version)
+    version = str(obj.get("apiVersion", ""))
+    if version != kind.api_version and kind.convert is not None:
+        obj = kind.convert(obj, version, kind.api_version)
     head = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": obj.get("metadata", {})}
     return head | {name: value for name, value in obj.items() if name not in head}
 

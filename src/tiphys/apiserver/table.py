@@ -33,7 +33,7 @@ class TableRendering:
     stable = False
 
     def __init__(self, kind: Kind, form: Form, include: str, clock: Clock) -> None:
-        self.key: Hashable = (TABLE, kind.version, form.version, include)
+        self.key: Hashable = (TABLE, kind.api_version, form.version, include)
         self._kind = kind
         self._api_version = form.api_version
         self._include = include

@@ -175,7 +175,7 @@ async def test_a_conversion_is_made_once_for_each_object_and_revision(world: Wor
         obj = orjson.loads(body)
         assert (obj["spec"], obj["metadata"]["resourceVersion"]) == ({"converted": True}, str(revision))
     assert (await world.list(other))["items"] == [obj], "custom resources keep apiVersion and kind in lists"
-    assert calls == [("v1", "v2")]
+    assert calls == [("x.io/v1", "x.io/v2")]
 
 
 async def test_answers_for_people_are_indented(world: World) -> None:

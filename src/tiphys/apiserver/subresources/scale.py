@@ -13,11 +13,12 @@ from typing import Any
 import orjson
 
 from tiphys.api.kind import JsonObject, Kind
+from tiphys.api.scalefields import scale_entries, workload_entries
 from tiphys.api.selectors import selector_of
 from tiphys.apiserver.body import parse_body
 from tiphys.apiserver.patching import make_patch
-from tiphys.apiserver.registry import WriteContext, Written
-from tiphys.apiserver.resources import Call, require, warning_headers
+from tiphys.apiserver.registry import Make, WriteContext, Written
+from tiphys.apiserver.resources import Call, is_apply, prepare_apply, require, warning_headers
 from tiphys.base.errors import Cause, bad_request, invalid, method_not_allowed
 from tiphys.wire.message import Answer, Response
 
@@ -93,40 +94,54 @@ def _scale_kind(call: Call) -> Kind:
 
 
 async def _write(call: Call, kind: Kind, namespace: str, context: WriteContext) -> Written:
-    sent: JsonObject | None = None
-    change = None
-    scale_kind = _scale_kind(call)
+    wanted_of = _wanted(call, _scale_kind(call), context)
+    assert kind.scale_paths is not None
+    replicas_path = kind.scale_paths[0]
+
+    def make(obj: JsonObject) -> JsonObject:
+        metadata = obj["metadata"]
+        scale = scale_of(kind, obj, metadata["resourceVersion"])
+        scale["metadata"]["managedFields"] = scale_entries(metadata.get("managedFields"), replicas_path)
+        wanted = wanted_of(scale)
+        _check(call, wanted)
+        _set_path(obj, replicas_path, (wanted.get("spec") or {}).get("replicas", 0))
+        revision = (wanted.get("metadata") or {}).get("resourceVersion")
+        if context.operation == "Apply":
+            owners = wanted["metadata"].get("managedFields")
+            metadata["managedFields"] = workload_entries(
+                metadata.get("managedFields"), owners, replicas_path, kind.api_version
+            )
+        elif revision:
+            metadata["resourceVersion"] = revision
+        else:
+            metadata.pop("resourceVersion", None)
+        return obj
+
+    return await call.registry.update(kind, namespace, call.info.name, make, context)
+
+
+def _wanted(call: Call, scale_kind: Kind, context: WriteContext) -> Make:
+    """Return the function that makes the wanted Scale from the current one."""
     if call.info.verb == "update":
         sent = parse_body(call.request)
         if not isinstance(sent, dict):
             raise bad_request("the body must be a Scale")
-    else:
-        change = make_patch(call.request, scale_kind, context)
-
-    def make(obj: JsonObject) -> JsonObject:
-        if sent is not None:
-            wanted = sent
-        else:
-            assert change is not None
-            wanted = change(scale_of(kind, obj, obj["metadata"]["resourceVersion"]))
-        errors = scale_kind.schema.decode(wanted).type_errors
+        errors = scale_kind.schema.decode(sent).type_errors
         if errors:
             raise bad_request(f'Scale in version "v1" cannot be handled as a Scale: {errors[0]}')
-        name = (wanted.get("metadata") or {}).get("name", call.info.name)
-        if name != call.info.name:
-            raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({call.info.name})")
-        replicas = (wanted.get("spec") or {}).get("replicas", 0)
-        if replicas < 0:
-            detail = f"Invalid value: {replicas}: must be greater than or equal to 0"
-            cause = Cause("FieldValueInvalid", "spec.replicas", detail)
-            raise invalid("autoscaling", "Scale", call.info.name, [cause])
-        assert kind.scale_paths is not None
-        _set_path(obj, kind.scale_paths[0], replicas)
-        revision = (wanted.get("metadata") or {}).get("resourceVersion")
-        if not revision:
-            obj["metadata"].pop("resourceVersion", None)
-        else:
-            obj["metadata"]["resourceVersion"] = revision
-        return obj
+        return lambda current: sent
+    if is_apply(call.request):
+        return prepare_apply(call, scale_kind, context)[1]
+    return make_patch(call.request, scale_kind, context)
 
-    return await call.registry.update(kind, namespace, call.info.name, make, context)
+
+def _check(call: Call, wanted: JsonObject) -> None:
+    """Raise ApiError for a Scale of another name or with replicas that cannot be."""
+    name = (wanted.get("metadata") or {}).get("name", call.info.name)
+    if name != call.info.name:
+        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({call.info.name})")
+    replicas = (wanted.get("spec") or {}).get("replicas", 0)
+    if replicas < 0:
+        detail = f"Invalid value: {replicas}: must be greater than or equal to 0"
+        cause = Cause("FieldValueInvalid", "spec.replicas", detail)
+        raise invalid("autoscaling", "Scale", call.info.name, [cause])
