@@ -153,6 +153,18 @@ def no_row(obj: JsonObject, now_s: float) -> list[Any]:
     return []
 
 
+@dataclass(frozen=True, slots=True)
+class CustomConversion:
+    """What a CustomResourceDefinition says of its versions: one record for all of its kinds."""
+
+    schemas: Mapping[str, Schema]
+    """By apiVersion; of all versions, served or not."""
+    webhook: Mapping[str, Any] | None = None
+    """`spec.conversion.webhook` with the strategy Webhook; None: versions differ in apiVersion alone."""
+    since: int = 0
+    """The definition's revision: objects written later already fit the schemas."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """One served version of one resource. See the module's docstring."""
@@ -191,6 +203,8 @@ class Kind:
     whose schema is found by `definition`."""
     virtual: bool = False
     """True for kinds that are answered and not stored (reviews)."""
+    conversion: CustomConversion | None = None
+    """How stored objects of a custom kind become those of this version; None for built-in kinds."""
     scale_paths: tuple[str, str, str] | None = None
     """Dotted paths of spec replicas, status replicas and selector ("" for none) for the scale subresource. The
     selector may be a string (custom resources), a LabelSelector object, or a plain map of labels."""

@@ -4,14 +4,13 @@
 decides whether its names are free and so whether it is. Both are pure. Who watches definitions, changes the table and
 writes the status stands elsewhere.
 
-DIFFERS: conversion webhooks are not called; versions differ in apiVersion alone, as with the strategy None.
-
 Spec: Kubernetes docs, "Extend the Kubernetes API with CustomResourceDefinitions".
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -19,7 +18,7 @@ import orjson
 from tiphys.api.columns.text import UNKNOWN, duration
 from tiphys.api.crdvalidation import APPROVAL_ANNOTATION, is_protected, storage_version
 from tiphys.api.jsonpath import JsonPath, parse_json_path
-from tiphys.api.kind import Column, Context, JsonObject, Kind, Kinds, Strategy, Subresource
+from tiphys.api.kind import Column, Context, CustomConversion, JsonObject, Kind, Kinds, Schema, Strategy, Subresource
 from tiphys.api.kinds.table import SUBRESOURCES
 from tiphys.api.structural import StructuralSchema
 from tiphys.base.clock import parse_time
@@ -44,7 +43,22 @@ def custom_kinds(crd: JsonObject, kubernetes_version: tuple[int, int] = (1, 37))
     accepted = (crd.get("status") or {}).get("acceptedNames") or {}
     names = accepted if accepted.get("plural") else spec["names"]
     served = [version for version in spec["versions"] if version.get("served")]
-    return [_kind(spec, names, version, storage_version(crd), kubernetes_version) for version in served]
+    kinds = [_kind(spec, names, version, storage_version(crd), kubernetes_version) for version in served]
+    conversion = _conversion(crd, kinds)
+    return [replace(kind, conversion=conversion) for kind in kinds]
+
+
+def _conversion(crd: JsonObject, kinds: Sequence[Kind]) -> CustomConversion:
+    """Return what all versions share: their schemas, the webhook between them, and since when that stands."""
+    spec = crd["spec"]
+    told = spec.get("conversion") or {}
+    schemas: dict[str, Schema] = {kind.api_version: kind.schema for kind in kinds}
+    for version in spec["versions"]:
+        name = f"{spec['group']}/{version['name']}"
+        if name not in schemas:
+            schemas[name] = StructuralSchema((version.get("schema") or {}).get("openAPIV3Schema") or {})
+    webhook = (told.get("webhook") or {}) if told.get("strategy") == "Webhook" else None
+    return CustomConversion(schemas, webhook, int(crd["metadata"].get("resourceVersion") or 0))
 
 
 def _kind(
