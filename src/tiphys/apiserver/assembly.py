@@ -20,6 +20,7 @@ from tiphys.apiserver.authentication import RequestAuthenticator
 from tiphys.apiserver.bootstrap import Advertised, bootstrap
 from tiphys.apiserver.cache import ResourceCache, WatchCache
 from tiphys.apiserver.crds import CustomResources
+from tiphys.apiserver.frontproxy import FrontProxy
 from tiphys.apiserver.kubelets import KubeletDialer
 from tiphys.apiserver.nodeauthorizer import AuthorizerChain, NodeAuthorizer
 from tiphys.apiserver.paths import Check, server_paths
@@ -75,6 +76,8 @@ class ApiServerConfig:
     """Of service-account tokens; b"" makes a new one, which does not survive a restart."""
     dialer: KubeletDialer | None = None
     """How logs, exec and the like reach kubelets; None refuses them."""
+    front_proxy: FrontProxy | None = None
+    """Whose word is taken for whom, and how this server names users to aggregated ones; None does neither."""
 
 
 @dataclass(slots=True)
@@ -111,7 +114,7 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     authorizer = AuthorizerChain(NodeAuthorizer(cache, _finder(kinds, "")), rbac)
     admission = _admission(config, cache, kinds, randomness, rbac, authorizer)
     registry = Registry(store, cache, kinds, admission, clock, randomness)
-    authenticator = RequestAuthenticator(tokens, audiences, cache, _finder(kinds, ""))
+    authenticator = RequestAuthenticator(tokens, audiences, cache, _finder(kinds, ""), config.front_proxy)
     subresources: dict[tuple[str, str], SubresourceHandler] = {
         ("*", "scale"): handle_scale,
         ("pods", "binding"): handle_binding,
@@ -125,7 +128,7 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     paths = server_paths(kinds, tokens, store, cache, _checks(store, cache, clock), _server_address(config))
     server = ApiServer(authenticator, authorizer, resources, paths, {kind.group for kind in kinds.all()})
     await custom.load()
-    await bootstrap(registry, config.advertised)
+    await bootstrap(registry, config.advertised, config.front_proxy)
     tasks = [
         asyncio.create_task(custom.run(), name="custom-resources"),
         asyncio.create_task(_run_compaction(store), name="compaction"),

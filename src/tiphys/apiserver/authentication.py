@@ -1,9 +1,10 @@
-"""Who makes a request: by client certificate, by service-account token, or nobody in particular.
+"""Who makes a request: as a front proxy says, by client certificate, by service-account token, or nobody.
 
-Order as upstream: a verified client certificate first, then a bearer token. A token that is sent and is wrong is
-refused; no credentials at all are system:anonymous.
+Order as upstream: headers beside a front proxy's certificate, a verified client certificate, then a bearer token. A
+credential that is sent and is wrong is refused; no credentials at all are system:anonymous.
 
-Spec: Kubernetes documentation, "Authenticating" (X509 client certificates, service account tokens, anonymous).
+Spec: Kubernetes documentation, "Authenticating" (authenticating proxy, X509 client certificates, service account
+tokens, anonymous requests).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import orjson
 
 from tiphys.api.kind import Kind
 from tiphys.apiserver.cache import WatchCache
+from tiphys.apiserver.frontproxy import FrontProxy, remote_user
 from tiphys.apiserver.tokens import REMEMBERED_TOKENS, BadToken, Claims, Tokens
 from tiphys.apiserver.user import ANONYMOUS, AUTHENTICATED, CREDENTIAL, UNAUTHENTICATED, User
 from tiphys.base.errors import unauthorized
@@ -39,12 +41,19 @@ class _Seen(msgspec.Struct, frozen=True):
 
 
 class RequestAuthenticator:
-    """The Authenticator of the pipeline. `kind_of(plural)` returns a Kind of the core group."""
+    """The Authenticator of the pipeline. `kind_of(plural)` returns a Kind of the core group; `front_proxy` says whose
+    word is taken for others, None nobody's."""
 
     def __init__(
-        self, tokens: Tokens, audiences: tuple[str, ...], cache: WatchCache, kind_of: Callable[[str], Kind]
+        self,
+        tokens: Tokens,
+        audiences: tuple[str, ...],
+        cache: WatchCache,
+        kind_of: Callable[[str], Kind],
+        front_proxy: FrontProxy | None = None,
     ) -> None:
         self._tokens = tokens
+        self._front_proxy = front_proxy
         self._audiences = frozenset(audiences)
         self._cache = cache
         self._kind_of = kind_of
@@ -56,7 +65,13 @@ class RequestAuthenticator:
 
     def authenticate(self, request: Request) -> User:
         peer = request.peer
-        if peer.common_name is not None:
+        vouched_for = False
+        if self._front_proxy is not None and peer.issuer == self._front_proxy.issuer:
+            user = self._of_front_proxy(request, self._front_proxy)
+            if user is not None:
+                return user
+            vouched_for = True
+        elif peer.common_name is not None:
             key = (peer.common_name, peer.organizations, peer.certificate_sha256)
             return self._by_certificate.get(key) or self._of_certificate(*key)
         header = request.headers.get("authorization", "")
@@ -67,12 +82,22 @@ class RequestAuthenticator:
                 return seen.user
         token = _bearer_token(request)
         if not token:
+            if vouched_for:  # a certificate that names no client is no ordinary credential
+                raise unauthorized()
             return _NOBODY
         try:
             return self._of_token(token, header)
         except BadToken as error:
             log.info("refused a bearer token from %s: %s", peer.address, error)
             raise unauthorized() from None
+
+    def _of_front_proxy(self, request: Request, proxy: FrontProxy) -> User | None:
+        """Return whom a front proxy's certificate and headers name, None if it may not or does not."""
+        name = request.peer.common_name
+        if proxy.allowed_names and name not in proxy.allowed_names:
+            log.info("x509: subject with cn=%s is not in the allowed list of front proxies", name)
+            return None
+        return remote_user(request.headers)
 
     def _of_certificate(self, name: str, organizations: tuple[str, ...], digest: str) -> User:
         extra = {CREDENTIAL: (f"X509SHA256={digest}",)} if digest else {}

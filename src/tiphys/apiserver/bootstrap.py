@@ -1,4 +1,5 @@
-"""What stands in a cluster before the first client comes: namespaces, roles, priority classes, the API's own Service.
+"""What stands in a cluster before the first client comes: namespaces, roles, priority classes, the API's own Service,
+and what extension API servers need to know of this one.
 
 `bootstrap` writes what is absent, in one commit where it can; it is idempotent, so every start of an API server runs
 it. The Endpoints of the `kubernetes` Service are kept equal to the address that the server is reached at.
@@ -12,11 +13,14 @@ from dataclasses import dataclass
 
 from tiphys.api.kind import JsonObject
 from tiphys.apiserver.bootstrap_roles import bootstrap_rbac
+from tiphys.apiserver.frontproxy import FrontProxy, trust_data
 from tiphys.apiserver.registry import Registry, WriteContext
 from tiphys.apiserver.user import MASTERS, User
 from tiphys.base.errors import ApiError
 
 API_SERVER = User("system:apiserver", (MASTERS,))
+AUTHENTICATION = "extension-apiserver-authentication"
+"""ConfigMap of kube-system by which extension API servers know this one's clients."""
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _CLASSES = (
     ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster."),
@@ -33,8 +37,9 @@ class Advertised:
     service_ip: str
 
 
-async def bootstrap(registry: Registry, advertised: Advertised | None) -> None:
-    """Make the cluster's first objects; existing ones stay as they are, but for the API server's own endpoints."""
+async def bootstrap(registry: Registry, advertised: Advertised | None, front_proxy: FrontProxy | None = None) -> None:
+    """Make the cluster's first objects; existing ones stay as they are, but for the API server's own endpoints and what
+    it tells extension API servers."""
     for name in NAMESPACES:
         await _ensure(registry, "", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     for obj in bootstrap_rbac():
@@ -51,8 +56,55 @@ async def bootstrap(registry: Registry, advertised: Advertised | None) -> None:
                 "description": description,
             },
         )
+    for obj in extension_reader():
+        await _ensure(registry, "kube-system", obj)
+    if front_proxy is not None:
+        await publish_trust(registry, front_proxy)
     if advertised is not None:
         await _publish(registry, advertised)
+
+
+async def publish_trust(registry: Registry, front_proxy: FrontProxy) -> None:
+    """Write what extension API servers authenticate requests with, unless it stands there already."""
+    data = trust_data(front_proxy)
+    kind = registry.kinds.resource("", "v1", "configmaps")
+    assert kind is not None
+    cached = registry.cache.resource(kind.storage_prefix()).get("kube-system", AUTHENTICATION)
+    if cached is None or cached.decode().get("data") != data:
+        config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": AUTHENTICATION}, "data": data}
+        await _ensure(registry, "kube-system", config, replace=True)
+
+
+def extension_reader() -> list[JsonObject]:
+    """Return the Role by which extension API servers read that, and its binding to the cluster's own components."""
+    name, group = f"{AUTHENTICATION}-reader", "rbac.authorization.k8s.io"
+    metadata = {
+        "namespace": "kube-system",
+        "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+        "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"},
+    }
+    rule = {
+        "apiGroups": [""],
+        "resources": ["configmaps"],
+        "resourceNames": [AUTHENTICATION],
+        "verbs": ["get", "list", "watch"],
+    }
+    users = ("system:kube-controller-manager", "system:kube-scheduler")
+    return [
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "Role",
+            "metadata": {"name": name, **metadata},
+            "rules": [rule],
+        },
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": f"system::{name}", **metadata},
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": user} for user in users],
+        },
+    ]
 
 
 async def _publish(registry: Registry, advertised: Advertised) -> None:

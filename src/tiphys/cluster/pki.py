@@ -23,6 +23,10 @@ CLIENTS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Name of the pair of files -> (user, groups)."""
 
+FRONT_PROXY_CA = "front-proxy-ca"
+FRONT_PROXY_CLIENT = "front-proxy-client"
+"""An authority of its own: who has its certificates may say for whom a request is made (X-Remote-User)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pki:
@@ -50,22 +54,23 @@ def node_names(config: ClusterConfig) -> list[str]:
     return [f"{config.node_name}-{i}" for i in range(config.nodes)]
 
 
+def front_proxy_issuer(config: ClusterConfig) -> str:
+    """Return the common name of the front-proxy authority: other than that of the cluster's, so that they differ."""
+    return f"tiphys-{config.name}-front-proxy"
+
+
 def is_complete(config: ClusterConfig) -> bool:
     """Return whether every file that `ensure_pki` makes is there."""
     pki = Pki(Files.of(config.name).pki)
-    names = ["ca", "apiserver", *CLIENTS, *(f"kubelet-{node}" for node in node_names(config))]
+    names = ["ca", "apiserver", FRONT_PROXY_CA, FRONT_PROXY_CLIENT, *CLIENTS]
+    names += [f"kubelet-{node}" for node in node_names(config)]
     return pki.signing_key.exists() and all(path.exists() for name in names for path in pki.pair(name))
 
 
 def ensure_pki(config: ClusterConfig) -> Pki:
     """Make what is absent and return the paths. A cluster keeps its authority for life."""
     pki = Pki(Files.of(config.name).pki)
-    ca_paths = (pki.directory / "ca.crt", pki.directory / "ca.key")
-    if ca_paths[0].exists() and ca_paths[1].exists():
-        ca = KeyPair.read(*ca_paths)
-    else:
-        ca = create_ca(f"tiphys-{config.name}")
-        ca.write(*ca_paths)
+    ca = _ensure_ca(pki, "ca", f"tiphys-{config.name}")
     for name, (user, groups) in CLIENTS.items():
         _ensure(pki, ca, name, user, groups)
     addresses = sorted({"127.0.0.1", config.node_address, config.gateway, config.api_service_address})
@@ -75,9 +80,20 @@ def ensure_pki(config: ClusterConfig) -> Pki:
     for node in node_names(config):
         user, groups = f"system:node:{node}", ("system:nodes",)
         _ensure(pki, ca, f"kubelet-{node}", user, groups, [node], ["127.0.0.1", config.node_address])
+    front_proxy_ca = _ensure_ca(pki, FRONT_PROXY_CA, front_proxy_issuer(config))
+    _ensure(pki, front_proxy_ca, FRONT_PROXY_CLIENT, FRONT_PROXY_CLIENT, ())
     if not pki.signing_key.exists():
         write_private(pki.signing_key, create_signing_key()[0])
     return pki
+
+
+def _ensure_ca(pki: Pki, name: str, common_name: str) -> KeyPair:
+    paths = pki.pair(name)
+    if paths[0].exists() and paths[1].exists():
+        return KeyPair.read(*paths)
+    ca = create_ca(common_name)
+    ca.write(*paths)
+    return ca
 
 
 def _ensure(

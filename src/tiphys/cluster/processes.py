@@ -20,13 +20,14 @@ import uvloop
 
 from tiphys.apiserver.assembly import ApiServerConfig, assemble
 from tiphys.apiserver.bootstrap import Advertised
+from tiphys.apiserver.frontproxy import FrontProxy
 from tiphys.apiserver.kubelets import KubeletDialer
 from tiphys.base.clock import Randomness, SystemClock
 from tiphys.base.memory import settle_memory
 from tiphys.client.http import HttpClient
 from tiphys.client.interface import Client
 from tiphys.cluster.config import ClusterConfig, Files
-from tiphys.cluster.pki import Pki, node_names
+from tiphys.cluster.pki import FRONT_PROXY_CA, FRONT_PROXY_CLIENT, Pki, front_proxy_issuer, node_names
 from tiphys.store.sqlite import SqliteStore
 from tiphys.wire.server import HttpServer
 from tiphys.wire.tls import client_context, server_context
@@ -78,6 +79,7 @@ async def run_apiserver(config: ClusterConfig, pki: Pki, sockets: Sequence[socke
         advertised=advertised,
         signing_key_pem=pki.signing_key.read_bytes(),
         dialer=dialer,
+        front_proxy=_front_proxy(config, pki),
     )
     async with AsyncExitStack() as cleanup:
         cleanup.push_async_callback(store.stop)
@@ -85,12 +87,19 @@ async def run_apiserver(config: ClusterConfig, pki: Pki, sockets: Sequence[socke
         assembled = await assemble(settings, store, clock, randomness)
         cleanup.push_async_callback(assembled.stop)
         cleanup.push_async_callback(dialer.close)
-        server = HttpServer(assembled.handle, ssl_context=server_context(*pki.pair("apiserver"), pki.ca))
+        context = server_context(*pki.pair("apiserver"), pki.ca, pki.pair(FRONT_PROXY_CA)[0])
+        server = HttpServer(assembled.handle, ssl_context=context)
         cleanup.push_async_callback(server.stop, 2.0)
         await server.listen([s.dup() for s in sockets])
         notify("apiserver")
         settle_memory()
         await asyncio.Event().wait()
+
+
+def _front_proxy(config: ClusterConfig, pki: Pki) -> FrontProxy:
+    certificate, key = pki.pair(FRONT_PROXY_CLIENT)
+    authority = pki.pair(FRONT_PROXY_CA)[0].read_text()
+    return FrontProxy(front_proxy_issuer(config), authority, pki.ca.read_text(), certificate, key)
 
 
 def client_of(config: ClusterConfig, pki: Pki, name: str, *, user_agent: str = "") -> HttpClient:

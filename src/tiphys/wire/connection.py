@@ -18,7 +18,7 @@ import enum
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import httptools
@@ -264,6 +264,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             headers[key] = text
         elif key in _ONCE:
             self._refuse(text_response(400, f"400 Bad Request: more than one {key} header"))
+        elif key.startswith("impersonate-"):
+            headers[key] = f"{headers[key]}\n{text}"  # a group's name may hold a comma
         else:
             headers[key] = f"{headers[key]}, {text}"
 
@@ -614,12 +616,22 @@ def _peer_of(transport: asyncio.Transport) -> Peer:
     certificate = transport.get_extra_info("peercert")
     if not certificate:
         return Peer(address=text)
-    names: dict[str, list[str]] = {}
-    for attributes in certificate.get("subject", ()):
-        for key, value in attributes:
-            names.setdefault(key, []).append(value)
-    common = names.get("commonName")
+    names = _attributes(certificate, "subject")
+    common, issuer = names.get("commonName"), _attributes(certificate, "issuer").get("commonName")
     digest = hashlib.sha256(transport.get_extra_info("ssl_object").getpeercert(True)).hexdigest()
     return Peer(
-        text, common[-1] if common else None, tuple(names.get("organizationName", ())), certificate_sha256=digest
+        text,
+        common[-1] if common else None,
+        tuple(names.get("organizationName", ())),
+        certificate_sha256=digest,
+        issuer=issuer[-1] if issuer else "",
     )
+
+
+def _attributes(certificate: Mapping[str, Any], part: str) -> dict[str, list[str]]:
+    """Return the attributes of a certificate's subject or issuer."""
+    names: dict[str, list[str]] = {}
+    for attributes in certificate.get(part, ()):
+        for key, value in attributes:
+            names.setdefault(key, []).append(value)
+    return names

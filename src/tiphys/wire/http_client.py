@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -27,6 +27,8 @@ BUFFER_BYTES = 256 * 1024
 READ_BYTES = 64 * 1024
 CONNECT_TIMEOUT_S = 10.0
 _REPEATABLE = frozenset({"GET", "HEAD"})
+Headers = Mapping[str, str] | Sequence[tuple[str, str]]
+"""Headers to send; in pairs a name may come more than once, and a `Host` among them takes the place of the address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._end = end
         self.status = 0
         self.headers: dict[str, str] = {}
+        self.header_lines: list[tuple[str, str]] = []
+        """The headers as they came, for those who pass them on: names may repeat."""
         self.body: list[bytes] = []
         self.keep_alive = False
         self.answered = False
@@ -83,7 +87,8 @@ class ClientConnection(asyncio.BufferedProtocol):
     @property
     def ended_cleanly(self) -> bool:
         end = self._end
-        return end is not None and end.done() and not end.cancelled() and end.exception() is None
+        done = end is not None and end.done() and not end.cancelled() and end.exception() is None
+        return done and not self._reading_paused
 
     async def read(self) -> bytes:
         """Return the next bytes of a streamed body, b"" at its end. Raises ConnectionError when it breaks off."""
@@ -167,11 +172,13 @@ class ClientConnection(asyncio.BufferedProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+        self.header_lines.append((name.decode("latin-1"), text))
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         if self.status < 200 and self.status != 101:
             self.headers = {}
+            self.header_lines = []
             return
         self.keep_alive = self._parser.should_keep_alive()
         if self._head is not None and not self._head.done():
@@ -212,10 +219,14 @@ class ClientConnection(asyncio.BufferedProtocol):
 class StreamedAnswer:
     """An answer whose body comes over time, on a connection of its own. The owner closes it."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: ClientConnection, release: Callable[[ClientConnection], None] | None = None) -> None:
+        """`release` takes the connection when the answer is closed; without it the connection is closed."""
         self._connection = connection
+        self._release = release
+        self._closed = False
         self.status = connection.status
         self.headers: Mapping[str, str] = connection.headers
+        self.header_lines: Sequence[tuple[str, str]] = connection.header_lines
 
     async def read(self) -> bytes:
         """Return the next bytes, b"" at the end. Raises ConnectionError when the server breaks off."""
@@ -228,8 +239,14 @@ class StreamedAnswer:
         return b"".join(parts)
 
     def close(self) -> None:
-        """Close the connection. Idempotent."""
-        self._connection.transport.abort()
+        """Close the connection, or give it back. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._release is None or self._connection.body:
+            self._connection.transport.abort()
+        else:
+            self._release(self._connection)
 
 
 class HttpPool:
@@ -260,7 +277,7 @@ class HttpPool:
         self,
         method: str,
         target: str,
-        headers: Mapping[str, str] | None = None,
+        headers: Headers | None = None,
         body: bytes | None = None,
         *,
         timeout_s: float = 30.0,
@@ -283,14 +300,44 @@ class HttpPool:
                 return WholeAnswer(connection.status, connection.headers, b"".join(connection.body))
 
     async def stream(
-        self, method: str, target: str, headers: Mapping[str, str] | None = None, *, timeout_s: float = 30.0
+        self, method: str, target: str, headers: Headers | None = None, *, timeout_s: float = 30.0
     ) -> StreamedAnswer:
         """Send a request without body and return its answer when the head is in (within `timeout_s`)."""
         connection = await self._open(method, target, headers, timeout_s)
         return StreamedAnswer(connection)
 
+    async def exchange(
+        self,
+        method: str,
+        target: str,
+        headers: Headers | None = None,
+        body: bytes | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> StreamedAnswer:
+        """Send a request and return its answer when the head is in; its connection goes back when it was read to the
+        end and closed. For proxies: as many at once as there are, so watches do not keep others waiting."""
+        data = self._encode(method, target, headers, body)
+        async with asyncio.timeout(timeout_s):
+            while True:
+                connection, reused = await self._take()
+                self._streams = {stream for stream in self._streams if not stream.closed}
+                self._streams.add(connection)
+                try:
+                    head, _ = connection.send(method, data)
+                    await head
+                except ConnectionError:
+                    connection.transport.abort()
+                    if reused and not connection.answered and method in _REPEATABLE:
+                        continue
+                    raise
+                except BaseException:
+                    connection.transport.abort()
+                    raise
+                return StreamedAnswer(connection, self._give_back)
+
     async def open_upgrade(
-        self, method: str, target: str, headers: Mapping[str, str], *, timeout_s: float = 30.0
+        self, method: str, target: str, headers: Headers, *, timeout_s: float = 30.0
     ) -> tuple[int, Mapping[str, str], UpgradedConnection | bytes]:
         """Ask for another protocol (`headers` hold Connection and Upgrade).
 
@@ -315,9 +362,7 @@ class HttpPool:
         self._idle.clear()
         await asyncio.sleep(0)
 
-    async def _open(
-        self, method: str, target: str, headers: Mapping[str, str] | None, timeout_s: float
-    ) -> ClientConnection:
+    async def _open(self, method: str, target: str, headers: Headers | None, timeout_s: float) -> ClientConnection:
         data = self._encode(method, target, headers, None)
         async with asyncio.timeout(timeout_s):
             connection = await self._connect()
@@ -352,6 +397,7 @@ class HttpPool:
         return connection
 
     def _give_back(self, connection: ClientConnection) -> None:
+        self._streams.discard(connection)
         if (
             connection.ended_cleanly
             and connection.keep_alive
@@ -364,10 +410,14 @@ class HttpPool:
         else:
             connection.transport.abort()
 
-    def _encode(self, method: str, target: str, headers: Mapping[str, str] | None, body: bytes | None) -> bytes:
+    def _encode(self, method: str, target: str, headers: Headers | None, body: bytes | None) -> bytes:
         lines = [f"{method} {target} HTTP/1.1\r\n", self._host_line]
-        if headers:
+        if isinstance(headers, Mapping):
             lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
+        elif headers:
+            lines += [f"{name}: {value}\r\n" for name, value in headers]
+            if any(name.lower() == "host" for name, _ in headers):
+                del lines[1]
         if body is not None or method in ("POST", "PUT", "PATCH"):
             lines.append(f"Content-Length: {len(body or b'')}\r\n")
         lines.append("\r\n")

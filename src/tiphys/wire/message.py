@@ -31,10 +31,15 @@ class Peer:
     """Hexadecimal digest of that certificate: the id of the credential."""
     trusted_user: tuple[str, tuple[str, ...]] | None = None
     """(user name, groups) asserted by the process itself: local clients only, never set from the network."""
+    issuer: str = ""
+    """Common name of the authority that signed that certificate: it tells front proxies from ordinary clients."""
 
 
 class Request(msgspec.Struct, eq=False):
-    """One request with its whole body. Header names are lower case; the path is percent-decoded, without the query."""
+    """One request with its whole body. Header names are lower case; the path is percent-decoded, without the query.
+
+    Values of a header that is there several times are joined with ", ", those of Impersonate-* headers with a newline.
+    """
 
     method: str
     path: str
@@ -44,6 +49,10 @@ class Request(msgspec.Struct, eq=False):
     peer: Peer = Peer()
     raw_path: str = ""
     """The path as it came (percent-encoded), for proxying; equal to `path` when empty."""
+    deadline_s: float = 0.0
+    """Monotonic time at which the answer must be ready; 0 for none. Set by the API server."""
+    notes: dict[str, str] | None = None
+    """Audit annotations; None when nobody records them. Set by the API server, filled by its handlers."""
     _query: dict[str, list[str]] | None = None
 
     @property

@@ -139,8 +139,10 @@ def server_context(
     certificate_path: str | os.PathLike[str],
     key_path: str | os.PathLike[str],
     client_ca_path: str | os.PathLike[str] | None = None,
+    *more_client_ca_paths: str | os.PathLike[str],
 ) -> ssl.SSLContext:
-    """Return a context for a server. With `client_ca_path`, clients may present a certificate of that authority.
+    """Return a context for a server. With `client_ca_path`, clients may present a certificate of that authority, or of
+    one of those that follow.
 
     DIFFERS: a client certificate of another authority ends the handshake, where upstream answers 401.
     """
@@ -149,7 +151,8 @@ def server_context(
     context.load_cert_chain(certificate_path, key_path)
     context.set_alpn_protocols(["http/1.1"])
     if client_ca_path is not None:
-        context.load_verify_locations(client_ca_path)
+        for path in (client_ca_path, *more_client_ca_paths):
+            context.load_verify_locations(path)
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
