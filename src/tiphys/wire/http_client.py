@@ -40,6 +40,10 @@ class WholeAnswer:
     body: bytes
 
 
+class AnswerTooLarge(ConnectionError):
+    """The body of an answer passed the limit of its request; the connection was closed."""
+
+
 class ClientConnection(asyncio.BufferedProtocol):
     """One connection and its current exchange."""
 
@@ -79,6 +83,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.keep_alive = False
         self.answered = False
         """A byte of the answer has come."""
+        self.limit_bytes = 0
+        """What the body of the answer may hold; 0 for no limit."""
         self._buffered = 0
         self._streaming = False
         self._reading_paused = False
@@ -155,7 +161,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         if self._head is not None and self._head.done() and until_close and error is None:
             self._finish()
         else:
-            self._fail(ConnectionResetError(f"the server closed the connection{f': {error}' if error else ''}"))
+            where = " in the middle of its answer" if self.answered else ""
+            self._fail(ConnectionResetError(f"the server closed the connection{where}{f': {error}' if error else ''}"))
 
     def pause_writing(self) -> None:
         self.writing_paused = True
@@ -191,6 +198,11 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.body.append(data)
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+        if self.limit_bytes:
+            self._buffered += len(data)
+            if self._buffered > self.limit_bytes:
+                self._fail(AnswerTooLarge(f"the answer has more than {self.limit_bytes} bytes"))
+                self.transport.abort()
         if self._streaming:
             self._buffered += len(data)
             if self._buffered > BUFFER_BYTES and not self._reading_paused:
@@ -281,18 +293,26 @@ class HttpPool:
         body: bytes | None = None,
         *,
         timeout_s: float = 30.0,
+        repeatable: bool = False,
+        limit_bytes: int = 0,
     ) -> WholeAnswer:
-        """Send a request and return the whole answer. Cancellation closes the connection."""
+        """Send a request and return the whole answer. Cancellation closes the connection.
+
+        `repeatable`: the request may be sent again over a new connection when a pooled one turns out to be closed; GET
+        and HEAD always are. Raises AnswerTooLarge for a body of more than `limit_bytes`, when they are given.
+        """
+        repeatable = repeatable or method in _REPEATABLE
         data = self._encode(method, target, headers, body)
         async with asyncio.timeout(timeout_s), self._slots:
             while True:
                 connection, reused = await self._take()
                 try:
                     _, end = connection.send(method, data)
+                    connection.limit_bytes = limit_bytes
                     await end
                 except ConnectionError:
                     # An idle connection may have been closed while the request was on its way.
-                    if reused and not connection.answered and method in _REPEATABLE:
+                    if reused and not connection.answered and repeatable:
                         continue
                     raise
                 finally:
