@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from tiphys.api.kind import Strategy
 from tiphys.api.strategies import (
     admission,
+    apiservice,
     certificates,
     configmap,
     cronjob,
@@ -64,7 +65,7 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
     ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding"): admission.POLICY_BINDING,
     ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"): admission.VALIDATING_WEBHOOKS,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): extension.CUSTOM_RESOURCE_DEFINITION,
-    ("apiregistration.k8s.io", "APIService"): extension.API_SERVICE,
+    ("apiregistration.k8s.io", "APIService"): apiservice.API_SERVICE,
     ("apps", "ControllerRevision"): replicaset.CONTROLLER_REVISION,
     ("apps", "DaemonSet"): daemonset.DAEMON_SET,
     ("apps", "Deployment"): deployment.DEPLOYMENT,

@@ -1,7 +1,7 @@
-"""CustomResourceDefinitions and APIServices: what else the API serves.
+"""CustomResourceDefinitions: what else the API serves.
 
 Here are names, scope, versions and conversion; a definition's schemas are checked where custom resources are served.
-Spec: Kubernetes documentation, "Extend the Kubernetes API with CustomResourceDefinitions", "API Aggregation Layer".
+Spec: Kubernetes documentation, "Extend the Kubernetes API with CustomResourceDefinitions".
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from tiphys.api import names
 from tiphys.api.causes import duplicate, invalid_value, not_supported, required
 from tiphys.api.kind import Context, JsonObject, Strategy
-from tiphys.api.strategies.fields import check_enum, check_same, check_text, fill, keep_spec, keep_status, spec_of
+from tiphys.api.strategies.fields import check_enum, check_same, check_text, fill, keep_spec, spec_of
 from tiphys.base.errors import Cause
 
 _SCOPES = ("Cluster", "Namespaced")
@@ -188,61 +188,5 @@ CUSTOM_RESOURCE_DEFINITION = Strategy(
     validate=validate_definition,
     validate_update=validate_definition_update,
     generation=True,
-    allow_unconditional_update=False,
-)
-
-
-def default_api_service(service: JsonObject) -> None:
-    reference = spec_of(service).get("service")
-    if reference is not None:
-        fill(reference, "port", 443)
-
-
-def validate_api_service(service: JsonObject, context: Context) -> list[Cause]:
-    causes: list[Cause] = []
-    spec = spec_of(service)
-    group, version = spec.get("group") or "", spec.get("version") or ""
-    name = (service.get("metadata") or {}).get("name") or ""
-    if name != f"{version}.{group}":
-        causes.append(
-            invalid_value("metadata.name", name, f'must be `spec.version+"."+spec.group`: "{version}.{group}"')
-        )
-    if group:
-        check_text(causes, "spec.group", group, names.validate_dns_subdomain)
-    check_text(causes, "spec.version", version, names.validate_dns_1035_label)
-    for field, most in (("groupPriorityMinimum", 20000), ("versionPriority", 1000)):
-        value = spec.get(field) or 0
-        if not 0 < value <= most:
-            causes.append(invalid_value(f"spec.{field}", value, f"must be positive and less than {most}"))
-    reference = spec.get("service")
-    if reference is None:
-        if spec.get("caBundle"):
-            causes.append(invalid_value("spec.caBundle", "", "local APIServices may not have a caBundle"))
-        if spec.get("insecureSkipTLSVerify"):
-            causes.append(
-                invalid_value(
-                    "spec.insecureSkipTLSVerify", True, "local APIServices may not have insecureSkipTLSVerify"
-                )
-            )
-        return causes
-    for field in ("namespace", "name"):
-        if not reference.get(field):
-            causes.append(required(f"spec.service.{field}"))
-    if spec.get("insecureSkipTLSVerify") and spec.get("caBundle"):
-        causes.append(invalid_value("spec.insecureSkipTLSVerify", True, "may not be true if caBundle is present"))
-    return causes
-
-
-def prepare_api_service(service: JsonObject, context: Context) -> None:
-    service["status"] = {}
-
-
-API_SERVICE = Strategy(
-    default=default_api_service,
-    prepare_for_create=prepare_api_service,
-    prepare_for_update=keep_status,
-    prepare_for_status_update=keep_spec,
-    validate=validate_api_service,
-    name_rule="path-segment",
     allow_unconditional_update=False,
 )
