@@ -38,3 +38,13 @@ def matches_pattern(text: str, value: str) -> bool:
     """Return whether a value contains a match. A wrong pattern, which no definition can have now, matches all."""
     found = _compiled(text)
     return isinstance(found, str) or found.search(value) is not None
+
+
+def find_matches(text: str, value: str, limit: int = -1) -> list[str]:
+    """Return the texts of the first `limit` matches of a valid pattern, of all when it is negative."""
+    found = []
+    for match in _compiled(text).finditer(value):
+        if 0 <= limit <= len(found):
+            break
+        found.append(match.group())
+    return found
