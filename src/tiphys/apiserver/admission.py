@@ -20,6 +20,7 @@ import msgspec
 
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.apiserver.user import User
+from tiphys.store.interface import Operation
 
 AdmissionOperation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
 
@@ -54,6 +55,8 @@ class Attributes(msgspec.Struct, eq=False):
     subresource: str = ""
     dry_run: bool = False
     warnings: list[str] = msgspec.field(default_factory=list)
+    along: Callable[[bool], list[Operation]] | None = None
+    """Called with whether the object is removed; what it returns is written in the same commit."""
     finished: list[Callable[[bool], None]] = msgspec.field(default_factory=list)
     """Called once with True when the write is durable, with False when it failed: to give back reservations."""
     requested: Kind | None = None

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from tiphys.api.kind import Kind, Kinds
 from tiphys.api.kinds import builtin_kinds
+from tiphys.apiserver.addressobjects import AddressObjects
 from tiphys.apiserver.admission import Chain
 from tiphys.apiserver.authentication import RequestAuthenticator
 from tiphys.apiserver.bootstrap import Advertised, bootstrap
@@ -112,7 +113,7 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     reads = Reads(cache, store, clock, randomness)
     rbac = RbacAuthorizer(cache, _finder(kinds, "rbac.authorization.k8s.io"))
     authorizer = AuthorizerChain(NodeAuthorizer(cache, _finder(kinds, "")), rbac)
-    admission = _admission(config, cache, kinds, randomness, rbac, authorizer)
+    admission = _admission(config, cache, kinds, clock, randomness, rbac, authorizer)
     registry = Registry(store, cache, kinds, admission, clock, randomness)
     authenticator = RequestAuthenticator(tokens, audiences, cache, _finder(kinds, ""), config.front_proxy)
     subresources: dict[tuple[str, str], SubresourceHandler] = {
@@ -128,7 +129,7 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     paths = server_paths(kinds, tokens, store, cache, _checks(store, cache, clock), _server_address(config))
     server = ApiServer(authenticator, authorizer, resources, paths, {kind.group for kind in kinds.all()})
     await custom.load()
-    await bootstrap(registry, config.advertised, config.front_proxy)
+    await bootstrap(registry, config.advertised, config.front_proxy, config.service_cidr)
     tasks = [
         asyncio.create_task(custom.run(), name="custom-resources"),
         asyncio.create_task(_run_compaction(store), name="compaction"),
@@ -149,6 +150,7 @@ def _admission(
     config: ApiServerConfig,
     cache: WatchCache,
     kinds: Kinds,
+    clock: Clock,
     randomness: Randomness,
     rbac: RbacAuthorizer,
     authorizer: Authorizer,
@@ -177,10 +179,26 @@ def _admission(
             CertificatePermissions(authorizer),
             DefaultIngressClass(objects(networking("ingressclasses"))),
             Escalation(rbac, authorizer, objects(roles("roles")), objects(roles("clusterroles"))),
-            ServiceAddresses(objects(core("services")), config.service_cidr, randomness),
+            ServiceAddresses(
+                objects(core("services")),
+                config.service_cidr,
+                randomness,
+                objects=_address_objects(kinds, objects, clock, randomness),
+            ),
             ResourceQuota(objects(core("resourcequotas")), objects),
         ]
     )
+
+
+def _address_objects(
+    kinds: Kinds, objects: Callable[[Kind], ResourceCache], clock: Clock, randomness: Randomness
+) -> AddressObjects | None:
+    """Return what keeps IPAddresses, None where the version has none."""
+    group = "networking.k8s.io"
+    addresses, cidrs = kinds.resource(group, "v1", "ipaddresses"), kinds.resource(group, "v1", "servicecidrs")
+    if addresses is None or cidrs is None:
+        return None
+    return AddressObjects(addresses, objects(addresses), objects(cidrs), clock, randomness)
 
 
 def _server_address(config: ApiServerConfig) -> str:

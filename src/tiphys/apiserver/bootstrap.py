@@ -37,7 +37,9 @@ class Advertised:
     service_ip: str
 
 
-async def bootstrap(registry: Registry, advertised: Advertised | None, front_proxy: FrontProxy | None = None) -> None:
+async def bootstrap(
+    registry: Registry, advertised: Advertised | None, front_proxy: FrontProxy | None = None, service_cidr: str = ""
+) -> None:
     """Make the cluster's first objects; existing ones stay as they are, but for the API server's own endpoints and what
     it tells extension API servers."""
     for name in NAMESPACES:
@@ -60,6 +62,9 @@ async def bootstrap(registry: Registry, advertised: Advertised | None, front_pro
         await _ensure(registry, "kube-system", obj)
     if front_proxy is not None:
         await publish_trust(registry, front_proxy)
+    if service_cidr:
+        cidr = {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [service_cidr]}}
+        await _ensure(registry, "", {"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", **cidr})
     if advertised is not None:
         await _publish(registry, advertised)
 

@@ -377,10 +377,10 @@ class Registry:
 
     # Steps that all writes share
 
-    async def _commit(self, operation: Operation) -> int:
+    async def _commit(self, operations: list[Operation]) -> int:
         """Commit and wait until this server's own reads show it."""
         try:
-            revision = await self.store.commit([operation])
+            revision = await self.store.commit(operations)
         except StoreFailed as error:
             raise service_unavailable(
                 f"the store did not take the write, nothing was changed: {error}; try again when it has space"
@@ -390,9 +390,12 @@ class Registry:
 
     async def _commit_admitted(self, operation: Operation, attributes: Attributes) -> int:
         """Commit; reservations of admission outlive a cancelled request until its write is decided and visible."""
+        operations = [operation]
+        if attributes.along is not None:
+            operations += attributes.along(operation.value is None)
         if not attributes.finished:
-            return await self._commit(operation)
-        task = asyncio.ensure_future(self._commit(operation))
+            return await self._commit(operations)
+        task = asyncio.ensure_future(self._commit(operations))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:

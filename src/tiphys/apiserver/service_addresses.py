@@ -2,9 +2,11 @@
 
 What is taken is counted from the Services themselves (serviceholdings.py), plus what writes under way have reserved,
 so nothing can leak and nothing has to be repaired after a crash. Invariant: no two Services of the store share a
-ClusterIP, nor a node port of one protocol, as long as one API server process writes them.
+ClusterIP, nor a node port of one protocol, as long as one API server process writes them. Where the version serves
+them, each ClusterIP has an IPAddress object, written and removed in the commit of its Service.
 
-Spec: Kubernetes documentation, "Service ClusterIP allocation", "Service: type NodePort"; Service v1 API reference.
+Spec: Kubernetes documentation, "Service ClusterIP allocation", "Service: type NodePort", "Extend Service IP Ranges";
+Service v1 API reference.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ from typing import Any
 
 from tiphys.api.causes import invalid_value
 from tiphys.api.kind import JsonObject
+from tiphys.apiserver.addressobjects import AddressObjects
 from tiphys.apiserver.admission import Attributes, Plugin
 from tiphys.apiserver.cache import ResourceCache
-from tiphys.apiserver.serviceholdings import ServiceHoldings
+from tiphys.apiserver.serviceholdings import ServiceHoldings, holdings_of
 from tiphys.base.clock import Randomness
 from tiphys.base.errors import Cause, internal, invalid
+from tiphys.store.interface import Operation
 
 NODE_PORTS = range(30000, 32768)
 _RANDOM_TRIES = 64
@@ -26,29 +30,58 @@ _PROTOCOLS = ("TCP", "UDP", "SCTP")
 
 
 class ServiceAddresses(Plugin):
-    """An admission plugin for Services. `cache` is the services' cache, `cidr` the Service network."""
+    """An admission plugin for Services. `cache` is the services' cache, `cidr` the cluster's first Service network;
+    `objects` are the IPAddresses and further networks, None where the version has none."""
 
     resources = (("", "services"),)
 
-    def __init__(self, cache: ResourceCache, cidr: str, randomness: Randomness, node_ports: range = NODE_PORTS) -> None:
+    def __init__(
+        self,
+        cache: ResourceCache,
+        cidr: str,
+        randomness: Randomness,
+        node_ports: range = NODE_PORTS,
+        objects: AddressObjects | None = None,
+    ) -> None:
         self.holdings = ServiceHoldings(cache)
         self._network = ipaddress.IPv4Network(cidr)
+        self._objects = objects
         self._randomness = randomness
         self._node_ports = node_ports
         self._reserved_ips: set[str] = set()
         self._reserved_ports: set[tuple[int, str]] = set()
 
     async def mutate(self, attributes: Attributes) -> None:
+        old = (attributes.old or {}).get("spec") or {}
+        before = holdings_of(old)[0]
         if attributes.obj is None or attributes.subresource:
+            self._follow(attributes, before, before)
             return
-        spec, old = attributes.obj["spec"], (attributes.old or {}).get("spec") or {}
+        spec = attributes.obj["spec"]
         causes = self._assign_ips(attributes, spec, old)
         causes += self._assign_ports(attributes, spec, old)
         if causes:
             attributes.finish(False)
             raise invalid("", "Service", attributes.name, causes)
+        self._follow(attributes, before, holdings_of(spec)[0])
+
+    def _follow(self, attributes: Attributes, before: tuple[str, ...], after: tuple[str, ...]) -> None:
+        """Let the IPAddresses change in the commit of their Service."""
+        objects = self._objects
+        if objects is None or not (before or after):
+            return
+        namespace, name = attributes.namespace, attributes.name
+
+        def along(removed: bool) -> list[Operation]:
+            return objects.plan(namespace, name, before, () if removed else after)
+
+        attributes.along = along
 
     # ClusterIPs
+
+    def _networks(self) -> list[ipaddress.IPv4Network]:
+        further = self._objects.networks() if self._objects else []
+        return [self._network, *(network for network in further if network != self._network)]
 
     def _assign_ips(self, attributes: Attributes, spec: JsonObject, old: JsonObject) -> list[Cause]:
         if spec.get("type") == "ExternalName":
@@ -81,10 +114,13 @@ class ServiceAddresses(Plugin):
             parsed = ipaddress.ip_address(address)
         except ValueError:
             return "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
-        if parsed not in self._network or parsed in (self._network[0], self._network[-1]):
+        networks = [network for network in self._networks() if parsed in network]
+        if self._objects and not networks:
+            return f"failed to allocate IP {address}: the provided network does not match the current range"
+        if not any(parsed not in (network[0], network[-1]) for network in networks):
             return (
                 f"failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. "
-                f"The range of valid IPs is {self._network}"
+                f"The range of valid IPs is {networks[0] if networks else self._network}"
             )
         if self._is_taken_ip(str(parsed)):
             return f"failed to allocate IP {address}: provided IP is already allocated"
@@ -92,18 +128,25 @@ class ServiceAddresses(Plugin):
         return ""
 
     def _free_ip(self, attributes: Attributes) -> str:
-        size = self._network.num_addresses
+        networks = self._networks()
+        for network in networks:
+            address = self._free_ip_of(network)
+            if address:
+                return self._hold_ip(attributes, address)
+        full = ", ".join(map(str, networks))
+        raise internal(f"failed to allocate a serviceIP: range is full ({full}); delete Services or add a ServiceCIDR")
+
+    def _free_ip_of(self, network: ipaddress.IPv4Network) -> str:
+        """Return a free address of a network, "" when there is none."""
+        size = network.num_addresses
         # dynamic addresses come from the upper band, so that the lower one stays free for chosen ones
         band = min(max(16, size // 16), 256)
         for low in (band, 1):
-            for _ in range(_RANDOM_TRIES):
-                address = str(self._network[self._randomness.integer(low, size - 2)])
+            for _ in range(_RANDOM_TRIES if low <= size - 2 else 0):
+                address = str(network[self._randomness.integer(low, size - 2)])
                 if not self._is_taken_ip(address):
-                    return self._hold_ip(attributes, address)
-        for host in self._network.hosts():
-            if not self._is_taken_ip(str(host)):
-                return self._hold_ip(attributes, str(host))
-        raise internal(f"failed to allocate a serviceIP: range is full ({self._network}); delete Services to go on")
+                    return address
+        return next((str(host) for host in network.hosts() if not self._is_taken_ip(str(host))), "")
 
     def _hold_ip(self, attributes: Attributes, address: str) -> str:
         self._reserved_ips.add(address)
@@ -111,7 +154,8 @@ class ServiceAddresses(Plugin):
         return address
 
     def _is_taken_ip(self, address: str) -> bool:
-        return address in self._reserved_ips or address in self.holdings.ips
+        taken = address in self._reserved_ips or address in self.holdings.ips
+        return taken or (self._objects is not None and self._objects.has(address))
 
     # Node ports
 

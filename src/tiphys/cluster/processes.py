@@ -128,6 +128,7 @@ async def run_controllers_process(config: ClusterConfig, pki: Pki, notify: Notif
                 cluster_ca=pki.ca.read_text(),
                 signing_key_pem=pki.signing_key.read_bytes(),
                 pod_cidr=config.pod_cidr,
+                kubernetes_version=config.kubernetes_version,
             )
             group.create_task(run_controllers(deps), name="controllers")
             # no pod can be made before; and what the scheduler imports would keep the controllers waiting

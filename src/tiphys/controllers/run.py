@@ -30,6 +30,7 @@ from tiphys.controllers.podrange import pod_range_controller
 from tiphys.controllers.quota import quota_controller
 from tiphys.controllers.replicaset import replicaset_controller, replicationcontroller_controller
 from tiphys.controllers.serviceaccount import rootca_controller, serviceaccount_controller
+from tiphys.controllers.servicecidr import service_cidr_controller
 from tiphys.controllers.shared import Controller, Deps, Shared
 from tiphys.controllers.statefulset import statefulset_controller
 from tiphys.controllers.tokensecret import token_secret_controller
@@ -59,7 +60,10 @@ CONTROLLERS: Mapping[str, Callable[[Shared], Controller]] = {
     "clusterrole-aggregation": clusterrole_controller,
     "ttl-after-finished": job_expiry_controller,
     "serviceaccount-token": token_secret_controller,
+    "service-cidr": service_cidr_controller,
 }
+SERVED_FROM = {"service-cidr": (1, 33)}
+"""Controllers of kinds that older versions do not serve."""
 
 
 async def run_controllers(deps: Deps, controllers: Mapping[str, Callable[[Shared], Controller]] = CONTROLLERS) -> None:
@@ -71,6 +75,7 @@ async def run_controllers(deps: Deps, controllers: Mapping[str, Callable[[Shared
         "serviceaccount-token": deps.signing_key_pem,
     }
     idle = {name for name, needed in needs.items() if not needed}
+    idle |= {name for name, version in SERVED_FROM.items() if deps.kubernetes_version < version}
     made = [make(shared) for name, make in controllers.items() if name not in idle]
     async with asyncio.TaskGroup() as group:
         for mirror in shared.mirrors.values():

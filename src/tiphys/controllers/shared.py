@@ -42,6 +42,8 @@ class Deps:
     """Prefix length of a node's pod range."""
     terminated_pod_threshold: int = 12500
     """How many finished pods are kept in all; 0 keeps any number."""
+    kubernetes_version: tuple[int, int] = (1, 37)
+    """What the API server serves: controllers of kinds that it does not serve are left out."""
     node_grace_s: float = 40.0
     """How long a node may be silent before it counts as unreachable."""
 

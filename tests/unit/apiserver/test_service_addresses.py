@@ -89,3 +89,56 @@ def held(listed: dict[str, Any]) -> None:
                 ports[port["nodePort"], port["protocol"]] += 1
     assert all(count == 1 for count in ips.values()), ips
     assert all(count == 1 for count in ports.values()), ports
+
+
+NETWORKING = "/apis/networking.k8s.io/v1"
+
+
+def plain_service(name: str, **spec: object) -> dict[str, object]:
+    return {"metadata": {"name": name}, "spec": {"ports": [{"port": 80}], **spec}}
+
+
+async def test_an_address_object_comes_and_goes_in_the_commit_of_its_service() -> None:
+    async with running_server() as server:
+        made = await server.made(SERVICES, plain_service("a"))
+        path = f"{NETWORKING}/ipaddresses/{made['spec']['clusterIP']}"
+        held = await server.named(path)
+        assert held["spec"]["parentRef"] == {"group": "", "resource": "services", "namespace": "default", "name": "a"}
+        assert held["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"], "one commit"
+        finalizer = {"metadata": {"finalizers": ["example.com/hold"]}}
+        await server.call("PATCH", f"{SERVICES}/a", finalizer, content_type=MERGE)
+        await server.call("DELETE", f"{SERVICES}/a")
+        assert await server.named(path), "a Service that waits for its finalizers keeps its address"
+        await server.call("PATCH", f"{SERVICES}/a", {"metadata": {"finalizers": None}}, content_type=MERGE)
+        assert (await server.call("GET", path))[0] == 404
+
+
+async def test_an_address_object_of_a_user_keeps_its_address_out_of_use() -> None:
+    async with running_server() as server:
+        parent = {"resource": "services", "namespace": "default", "name": "else"}
+        await server.made(
+            f"{NETWORKING}/ipaddresses", {"metadata": {"name": "10.96.0.7"}, "spec": {"parentRef": parent}}
+        )
+        status, answer = await server.call("POST", SERVICES, plain_service("a", clusterIP="10.96.0.7"))
+        assert status == 422 and "provided IP is already allocated" in answer["message"]
+
+
+async def test_a_ready_service_cidr_gives_addresses() -> None:
+    async with running_server() as server:
+        status, answer = await server.call("POST", SERVICES, plain_service("a", clusterIP="10.200.0.4"))
+        assert status == 422 and "the provided network does not match the current range" in answer["message"]
+        await server.made(
+            f"{NETWORKING}/servicecidrs", {"metadata": {"name": "more"}, "spec": {"cidrs": ["10.200.0.0/28"]}}
+        )
+        condition = {"type": "Ready", "status": "True", "reason": "", "message": ""}
+        ready = {"status": {"conditions": [{**condition, "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}
+        await server.call("PATCH", f"{NETWORKING}/servicecidrs/more/status", ready, content_type=MERGE)
+        made = await server.made(SERVICES, plain_service("a", clusterIP="10.200.0.4"))
+        assert made["spec"]["clusterIPs"] == ["10.200.0.4"]
+
+
+async def test_versions_without_address_objects_give_addresses_as_well() -> None:
+    async with running_server(version=(1, 32)) as server:
+        assert (await server.made(SERVICES, plain_service("a")))["spec"]["clusterIP"].startswith("10.96.0.")
+        status, answer = await server.call("POST", SERVICES, plain_service("b", clusterIP="10.9.9.9"))
+        assert status == 422 and "The range of valid IPs is 10.96.0.0/24" in answer["message"]
