@@ -177,7 +177,7 @@ async def test_a_full_network_is_told_with_the_way_out() -> None:
         assert {status for status, _ in answers} == {201}
         status, answer = await server.call("POST", *service("more"))
         assert status == 500
-        assert "range is full (10.96.0.0/24); delete Services to go on" in answer["message"]
+        assert "range is full (10.96.0.0/24); delete Services or add a ServiceCIDR" in answer["message"]
         assert (await server.call("DELETE", "/api/v1/namespaces/default/services/s0"))[0] == 200
         assert (await server.call("POST", *service("more")))[0] == 201
 
