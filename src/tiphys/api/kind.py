@@ -55,6 +55,14 @@ class Schema(Protocol):
         ...
 
 
+class CustomSchema(Schema, Protocol):
+    """A schema that knows its defaults: those of custom resources (api/structural.py)."""
+
+    def default_from_schema(self, obj: JsonObject) -> None:
+        """Fill the defaults that the schema gives, in place."""
+        ...
+
+
 class DecodeResult(msgspec.Struct, frozen=True, gc=False):
     """`type_errors` make the request a 400; `unknown_fields` are reported as fieldValidation says.
 
@@ -157,7 +165,7 @@ def no_row(obj: JsonObject, now_s: float) -> list[Any]:
 class CustomConversion:
     """What a CustomResourceDefinition says of its versions: one record for all of its kinds."""
 
-    schemas: Mapping[str, Schema]
+    schemas: Mapping[str, CustomSchema]
     """By apiVersion; of all versions, served or not."""
     webhook: Mapping[str, Any] | None = None
     """`spec.conversion.webhook` with the strategy Webhook; None: versions differ in apiVersion alone."""

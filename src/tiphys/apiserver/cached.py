@@ -2,8 +2,10 @@
 
 An object keeps the very bytes that the store holds (shared, not copied) and knows where its metadata begins, so that
 any head and its resourceVersion are put before them by slicing. Labels, owners and selectable fields are decoded at
-most once. Invariant: a `CachedObject` never changes; caches of derived values are the only fields written later. Nothing here is part of a
-cycle, so the garbage collector is not told of it: it would look at every object of the cluster again and again.
+most once, and so is the object in another version that differs in more than its head (`in_version`).
+
+Invariant: a `CachedObject` never changes; caches of derived values are the only fields written later. Nothing here is
+part of a cycle, so the garbage collector is not told of it: it would look at every object of the cluster again and again.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from typing import Any
 import msgspec
 import orjson
 
-from tiphys.api.kind import JsonObject, Kind
+from tiphys.api.kind import CustomConversion, JsonObject, Kind
 
 _METADATA = b'"metadata":{'
+_API_VERSION_AT = len(b'{"apiVersion":"')
 
 
 class _Owner(msgspec.Struct, frozen=True, gc=False):
@@ -51,8 +54,11 @@ class CachedObject(msgspec.Struct, eq=False, gc=False):
     name: str
     value: bytes
     revision: int
-    renditions: dict[str, bytes] | None = None
-    """Bodies in versions that need a conversion, by version."""
+    renditions: dict[str, tuple[Kind, bytes]] | None = None
+    """Values (without resourceVersion) by apiVersion, where a conversion or a newer schema makes another one; and the
+    record of the kind that they were made for."""
+    written: int = 0
+    """Revision at which the value was written: for a deletion's last object an earlier one than `revision`."""
     _at: int = 0
     """Where the metadata's first field begins."""
     _metadata: _Metadata | None = None
@@ -60,6 +66,18 @@ class CachedObject(msgspec.Struct, eq=False, gc=False):
 
     def __post_init__(self) -> None:
         self._at = self.value.index(_METADATA) + len(_METADATA)
+        self.written = self.written or self.revision
+
+    @property
+    def api_version(self) -> str:
+        """Return the apiVersion in which the object is stored."""
+        return self.value[_API_VERSION_AT : self.value.index(b'"', _API_VERSION_AT)].decode()
+
+    def remember(self, kind: Kind, value: bytes) -> None:
+        """Keep the object's value in the version of a kind."""
+        if self.renditions is None:
+            self.renditions = {}
+        self.renditions[kind.api_version] = (kind, value)
 
     @property
     def body(self) -> bytes:
@@ -97,12 +115,15 @@ class CachedObject(msgspec.Struct, eq=False, gc=False):
         if label == "metadata.namespace":
             return self.namespace
         fields = self._fields
-        if fields is None or label not in fields:
-            obj: JsonObject = orjson.loads(self.value)
+        key = label if kind.conversion is None else f"{kind.version} {label}"
+        if fields is None or key not in fields:
+            value = self.value if kind.conversion is None else in_version(kind, self)
+            obj: JsonObject = orjson.loads(self.value if value is None else value)
             fields = dict(fields or {})
-            fields.update((name, text(obj)) for name, text in kind.selectable_fields.items())
+            prefix = key[: len(key) - len(label)]
+            fields.update((prefix + name, text(obj)) for name, text in kind.selectable_fields.items())
             self._fields = fields
-        return fields[label]
+        return fields[key]
 
     def decode(self) -> JsonObject:
         """Return the object as a fresh dict, with its resourceVersion."""
@@ -111,9 +132,43 @@ class CachedObject(msgspec.Struct, eq=False, gc=False):
 
     def at(self, revision: int) -> CachedObject:
         """Return the same object with another revision: what a DELETED event carries."""
-        moved = CachedObject(self.key, self.namespace, self.name, self.value, revision)
+        moved = CachedObject(self.key, self.namespace, self.name, self.value, revision, self.renditions, self.written)
         moved._metadata, moved._fields = self._metadata, self._fields
         return moved
+
+
+def in_version(kind: Kind, obj: CachedObject) -> bytes | None:
+    """Return an object's value in the version and schema of a custom kind; the stored value itself if it fits.
+
+    None: it takes a webhook that has not been asked for this object (`Converter.prepare` asks it).
+    """
+    conversion = kind.conversion
+    if conversion is None:
+        return obj.value
+    same = obj.api_version == kind.api_version
+    if same and obj.written > conversion.since:
+        return obj.value
+    known = obj.renditions.get(kind.api_version) if obj.renditions is not None else None
+    if known is not None and known[0] is kind:
+        return known[1]
+    if not same and conversion.webhook is not None:
+        return None
+    decoded: JsonObject = orjson.loads(obj.value)
+    decoded["apiVersion"] = kind.api_version
+    value = orjson.dumps(fitted(conversion, decoded))
+    if value == obj.value:
+        value = obj.value
+    obj.remember(kind, value)
+    return value
+
+
+def fitted(conversion: CustomConversion, obj: JsonObject) -> JsonObject:
+    """Return an object, changed in place, as the schema of its own version wants it: pruned, with defaults."""
+    schema = conversion.schemas.get(obj["apiVersion"])
+    if schema is not None:
+        schema.decode(obj)
+        schema.default_from_schema(obj)
+    return obj
 
 
 class CachedEvent(msgspec.Struct, eq=False, gc=False):

@@ -18,7 +18,7 @@ import orjson
 from tiphys.api.columns.text import UNKNOWN, duration
 from tiphys.api.crdvalidation import APPROVAL_ANNOTATION, is_protected, storage_version
 from tiphys.api.jsonpath import JsonPath, parse_json_path
-from tiphys.api.kind import Column, Context, CustomConversion, JsonObject, Kind, Kinds, Schema, Strategy, Subresource
+from tiphys.api.kind import Column, Context, CustomConversion, JsonObject, Kind, Kinds, Strategy, Subresource
 from tiphys.api.kinds.table import SUBRESOURCES
 from tiphys.api.structural import StructuralSchema
 from tiphys.base.clock import parse_time
@@ -52,10 +52,14 @@ def _conversion(crd: JsonObject, kinds: Sequence[Kind]) -> CustomConversion:
     """Return what all versions share: their schemas, the webhook between them, and since when that stands."""
     spec = crd["spec"]
     told = spec.get("conversion") or {}
-    schemas: dict[str, Schema] = {kind.api_version: kind.schema for kind in kinds}
+    made = {kind.api_version: kind.schema for kind in kinds}
+    schemas: dict[str, StructuralSchema] = {}
     for version in spec["versions"]:
         name = f"{spec['group']}/{version['name']}"
-        if name not in schemas:
+        schema = made.get(name)
+        if isinstance(schema, StructuralSchema):
+            schemas[name] = schema
+        else:
             schemas[name] = StructuralSchema((version.get("schema") or {}).get("openAPIV3Schema") or {})
     webhook = (told.get("webhook") or {}) if told.get("strategy") == "Webhook" else None
     return CustomConversion(schemas, webhook, int(crd["metadata"].get("resourceVersion") or 0))

@@ -8,7 +8,7 @@ Spec: Kubernetes docs, "Resource versions: semantics for get and list".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from tiphys.apiserver.cache import ResourceCache, WatchCache
@@ -64,7 +64,13 @@ async def await_revision(cache: WatchCache, resource_version: str, revision: int
         raise gateway_timeout("the watch cache does not keep up with the store; try again") from error
 
 
-async def select_page(cache: WatchCache, store: Store, options: ListOptions, timeout_s: float) -> Selected:
+Prepare = Callable[[Sequence[CachedObject]], Awaitable[object]]
+"""Brings objects into the version in which selectors look at them."""
+
+
+async def select_page(
+    cache: WatchCache, store: Store, options: ListOptions, timeout_s: float, prepare: Prepare | None = None
+) -> Selected:
     """Return the objects that a list asks for. Raises ApiError 400, 410 and 504."""
     selection, limit = options.selection, options.limit
     resource = cache.resource(selection.kind.storage_prefix())
@@ -79,11 +85,11 @@ async def select_page(cache: WatchCache, store: Store, options: ListOptions, tim
         limit = 0  # any revision will do: the whole is at hand
     if not exact:
         await await_revision(cache, options.resource_version if not options.token else "", options.revision, timeout_s)
-        return await _newest_page(resource, _Wanted(selection, cache.revision(), after, limit))
+        return await _newest_page(resource, _Wanted(selection, cache.revision(), after, limit, prepare))
     await cache.refresh(timeout_s)
     if exact > cache.revision():
         raise too_large_revision(exact, cache.revision())
-    wanted = _Wanted(selection, exact, after, limit)
+    wanted = _Wanted(selection, exact, after, limit, prepare)
     if exact >= max(resource.changed_at, store.compacted_revision()):
         return await _newest_page(resource, wanted)
     entries = await _old_objects(store, options, exact, after)
@@ -98,6 +104,7 @@ class _Wanted:
     revision: int
     after: str
     limit: int
+    prepare: Prepare | None
 
 
 async def _newest_page(resource: ResourceCache, wanted: _Wanted) -> Selected:
@@ -161,6 +168,8 @@ async def _page(wanted: _Wanted, objects: Sequence[CachedObject], total: int, ch
         chosen = objects[:limit] if limit else objects
         more = bool(limit) and total > limit
     else:
+        if wanted.prepare is not None and selection.looks_inside:
+            await wanted.prepare(objects)
         chosen = await matching(selection, objects, limit + 1 if limit else 0)
         more = bool(limit) and len(chosen) > limit
         chosen = chosen[:limit] if more else chosen

@@ -45,6 +45,11 @@ class Selection:
         return self.labels.empty and self.fields.empty
 
     @property
+    def looks_inside(self) -> bool:
+        """Return whether fields of the object decide that are not its name or namespace."""
+        return any(requirement.field not in _METADATA_FIELDS for requirement in self.fields.requirements)
+
+    @property
     def name(self) -> str:
         """Return the one name that can be selected, "" if not limited to one."""
         for requirement in self.fields.requirements:

@@ -12,17 +12,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import orjson
 
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.apiserver.cache import ResourceCache, WatchCache
 from tiphys.apiserver.cached import CachedObject
+from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.listforms import dump_yaml, indent, indented_list, yaml_list
 from tiphys.apiserver.listmemo import ListMemos, Memo, gzip_with_head, pack
 from tiphys.apiserver.lists import Selected, await_revision, candidates, matching, select_page
 from tiphys.apiserver.negotiation import PLAIN, TABLE, YAML, Form, accepted_form
-from tiphys.apiserver.options import parse_options, parse_revision, parse_selection
+from tiphys.apiserver.options import ListOptions, parse_options, parse_revision, parse_selection
 from tiphys.apiserver.rendering import PartialRendering, PlainRendering, Rendering, convert_to, list_parts
 from tiphys.apiserver.table import TableRendering, include_object
 from tiphys.apiserver.watches import BOOKMARK_S, Fanout
@@ -62,7 +64,9 @@ class Reads:
         clock: Clock,
         randomness: Randomness,
         limits: ReadLimits | None = None,
+        converter: Converter | None = None,
     ) -> None:
+        self._converter = converter or Converter(randomness)
         self._cache = cache
         self._store = store
         self._clock = clock
@@ -86,6 +90,8 @@ class Reads:
         obj = self._cache.resource(kind.storage_prefix()).get(namespace, name)
         if obj is None:
             raise not_found(kind.group, kind.plural, name)
+        if kind.conversion is not None:
+            await self._converter.prepare(kind, (obj,))
         return _answer(rendering.single(obj), form, 200, request)
 
     async def list_objects(self, kind: Kind, namespace: str, request: Request) -> Response:
@@ -93,7 +99,7 @@ class Reads:
         accept = accepted_form(request.headers.get("accept", ""), collection=True)
         options = parse_options(kind, namespace, request, watch=False)
         rendering, form = self._rendering(kind, request, accept)
-        page = await select_page(self._cache, self._store, options, self._limits.fresh_timeout_s)
+        page = await self._page(options, rendering)
         head = rendering.list_head(page.metadata())
         if form.media == YAML:
             return Response(200, await yaml_list(rendering, head, page.objects), YAML)
@@ -102,6 +108,15 @@ class Reads:
         if not (page.whole and rendering.stable):
             return Response(200, [head, *await list_parts(rendering, page.objects), b"]}"])
         return await self._whole_list(kind, page, rendering, (options.selection.key, rendering.key), head, request)
+
+    async def _page(self, options: ListOptions, rendering: Rendering) -> Selected:
+        """Return the page that a list asks for, ready to be rendered."""
+        kind, converter = options.selection.kind, self._converter
+        convert = partial(converter.prepare, kind) if converter.may_call(kind) else None
+        page = await select_page(self._cache, self._store, options, self._limits.fresh_timeout_s, convert)
+        if convert is not None and rendering.whole:
+            await convert(page.objects)
+        return page
 
     async def _whole_list(
         self,
@@ -164,11 +179,12 @@ class Reads:
     def render_object(self, kind: Kind, obj: bytes | JsonObject, request: Request, *, status: int = 200) -> Response:
         """Answer with one object as the Accept header wants it (plain, Table, PartialObjectMetadata).
 
-        `obj` carries its resourceVersion. Bytes are the canonical JSON in the storage version (`CachedObject.body`, or
-        `splice_revision(value, revision)`); a dict may be in any served version and is converted to `kind.version`.
+        `obj` carries its resourceVersion. Bytes are the canonical JSON as the registry returns it (`Written.body`): in
+        the storage version, or for a custom kind in its own; a dict may be in any served version and is converted to `kind.version`.
         """
         accept = accepted_form(request.headers.get("accept", ""))
-        if isinstance(obj, bytes) and accept.target == PLAIN and kind.storage_api_version == kind.api_version:
+        same = kind.conversion is not None or kind.storage_api_version == kind.api_version
+        if isinstance(obj, bytes) and accept.target == PLAIN and same:
             return _answer(obj, accept, status, request)
         decoded: JsonObject = orjson.loads(obj) if isinstance(obj, bytes) else obj
         decoded = convert_to(kind, decoded)
@@ -202,7 +218,8 @@ class Reads:
     def _fanout(self, resource: ResourceCache) -> Fanout:
         fanout = self._fanouts.get(resource)
         if fanout is None:
-            fanout = self._fanouts[resource] = Fanout(resource, self._cache, self._limits.pending_bytes)
+            fanout = Fanout(resource, self._cache, self._limits.pending_bytes, self._converter)
+            self._fanouts[resource] = fanout
         return fanout
 
     def _plan_bookmarks(self) -> None:

@@ -1,11 +1,15 @@
 """Writes: every change of a stored object goes through `create`, `update` or `delete` here.
 
 Input is a decoded object of a `Kind` in the version of the request; output is the written object's bytes as clients
-get them. The registry decides the order of the steps (defaulting, preparation, admission, managed fields, validation,
+get them. Built-in kinds are defaulted, admitted and validated in the version that is stored; custom ones in the version
+of the request, and converted on their way from and to the store (conversion.py), because their versions have rules of
+their own. The registry decides the order of the steps (defaulting, preparation, admission, managed fields, validation,
 commit) and keeps the promise of optimistic locking: what is written was computed from exactly the revision that it
 replaces, or it is computed again. It never waits on a lock.
 
 Invariant: stored bytes begin with apiVersion, kind and metadata in this order and hold no resourceVersion.
+
+The file is long because the steps of create, update and delete are best read beside each other.
 
 Spec: Kubernetes API concepts, "Resource versions", "Updates to existing resources", "Dry-run", "Generated values";
 API conventions, "Metadata".
@@ -26,6 +30,8 @@ from tiphys.api.metadata import validate_object_meta, validate_object_meta_updat
 from tiphys.apiserver.admission import AdmissionOperation, Attributes, Chain
 from tiphys.apiserver.body import OBJECT_LIMIT_BYTES
 from tiphys.apiserver.cache import WatchCache, splice_revision
+from tiphys.apiserver.cached import CachedObject, in_version
+from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.deletion import DeleteOptions, check_preconditions, is_removable, plan_delete
 from tiphys.apiserver.identity import begin_create, begin_update, check_name, metadata_of
 from tiphys.apiserver.user import User
@@ -74,7 +80,7 @@ class WriteContext(msgspec.Struct, eq=False):
 
 
 class Written(msgspec.Struct, frozen=True, eq=False):
-    """The result of a write. `obj` and `body` are in the storage version; `body` has the resourceVersion in it."""
+    """The result of a write. `obj` and `body` are in the version of `kind`; `body` has the resourceVersion in it."""
 
     kind: Kind
     obj: JsonObject
@@ -89,7 +95,9 @@ class Current(msgspec.Struct, frozen=True, eq=False):
     obj: JsonObject
     revision: int
     value: bytes
-    """The stored bytes that `obj` was decoded from."""
+    """The bytes that `obj` was decoded from, without resourceVersion."""
+    stale: bool = False
+    """The stored bytes are in an older version or schema: an update that changes nothing writes them anew."""
 
 
 Make = Callable[[JsonObject], JsonObject]
@@ -122,8 +130,16 @@ class Registry:
     """See the module's docstring. One for all kinds."""
 
     def __init__(
-        self, store: Store, cache: WatchCache, kinds: Kinds, admission: Chain, clock: Clock, randomness: Randomness
+        self,
+        store: Store,
+        cache: WatchCache,
+        kinds: Kinds,
+        admission: Chain,
+        clock: Clock,
+        randomness: Randomness,
+        converter: Converter | None = None,
     ) -> None:
+        self.converter = converter or Converter(randomness)
         self.store = store
         self.cache = cache
         self.kinds = kinds
@@ -134,11 +150,33 @@ class Registry:
     # Reading for writes
 
     def current(self, kind: Kind, namespace: str, name: str) -> Current | None:
-        """Return the newest object in the storage version."""
+        """Return the newest object of a built-in kind in the storage version, of a custom kind as it is stored."""
         cached = self.cache.resource(kind.storage_prefix()).get(namespace, name)
         if cached is None:
             return None
         return Current(orjson.loads(cached.value), cached.revision, cached.value)
+
+    async def newest(self, kind: Kind, namespace: str, name: str) -> Current | None:
+        """Return the newest object in the version of `working_kind(kind)`. Raises ApiError if its webhook fails."""
+        working = self.working_kind(kind)
+        cached = self.cache.resource(working.storage_prefix()).get(namespace, name)
+        return None if cached is None else await self._open(working, cached)
+
+    async def _open(self, working: Kind, cached: CachedObject) -> Current:
+        """Decode an object of the store into a version to work on."""
+        value = cached.value
+        stale = cached.api_version != working.storage_api_version
+        if working.conversion is None:
+            obj: JsonObject = orjson.loads(value)
+            if stale and working.convert is not None:
+                obj = working.convert(obj, obj["apiVersion"], working.api_version)
+            obj["apiVersion"] = working.api_version
+            return Current(obj, cached.revision, value, stale)
+        await self.converter.prepare(working, (cached,))
+        rendered = in_version(working, cached)
+        assert rendered is not None, f"{cached.key} was just converted to {working.api_version}"
+        stale = stale or (rendered != value and cached.api_version == working.api_version)
+        return Current(orjson.loads(rendered), cached.revision, rendered, stale)
 
     def now(self) -> str:
         """Return the time as the API writes it."""
@@ -148,8 +186,20 @@ class Registry:
         """Return the kind in whose version the objects of `kind` are stored."""
         return self.kinds.stored(kind)
 
+    def working_kind(self, kind: Kind) -> Kind:
+        """Return the kind in whose version a write of `kind` is defaulted, admitted and validated."""
+        return kind if kind.conversion is not None else self.kinds.stored(kind)
+
+    async def converted(self, kind: Kind, obj: JsonObject, target: Kind) -> JsonObject:
+        """Return `obj` (of `kind`) in the version of `target`, by the definition's webhook where it has one.
+
+        The argument is not changed; the result may be the argument itself or share parts with it."""
+        if kind.conversion is None or kind.api_version == target.api_version:
+            return self.convert(kind, obj, target)
+        return await self.converter.convert(kind, orjson.loads(orjson.dumps(obj)), target.api_version)
+
     def convert(self, kind: Kind, obj: JsonObject, target: Kind) -> JsonObject:
-        """Return `obj` (of `kind`) as an object of `target`, another version of the same resource."""
+        """Return `obj` (of a built-in `kind`) as an object of `target`, another version of the same resource."""
         if kind.api_version == target.api_version:
             return obj
         if kind.convert is not None:
@@ -160,7 +210,7 @@ class Registry:
 
     async def create(self, kind: Kind, namespace: str, obj: JsonObject, context: WriteContext) -> Written:
         """Store a new object. Raises ApiError."""
-        stored = self.storage_kind(kind)
+        stored = self.working_kind(kind)
         begin_create(kind, namespace, obj)
         generate = not obj["metadata"].get("name")
         tries = GENERATED_NAME_TRIES if generate else 1
@@ -212,8 +262,9 @@ class Registry:
                 if self.current(stored, namespace, name) is not None:
                     raise already_exists(stored.group, stored.plural, name)
                 return Written(stored, obj, value, created=True)
+            to_store = await self._as_stored(stored, value)
             try:
-                operation = Operation(stored.storage_key(namespace, name), value, ABSENT)
+                operation = Operation(stored.storage_key(namespace, name), to_store, ABSENT)
                 revision = await self._commit_admitted(operation, attributes)
             except ExpectationFailed:
                 raise already_exists(stored.group, stored.plural, name) from None
@@ -241,8 +292,8 @@ class Registry:
         A wanted object with a resourceVersion other than the current one is a conflict. `combine` limits what the
         subresource may change. With `create_absent`, an absent object is created from `make({})`.
         """
-        stored = self.storage_kind(kind)
-        current = self.current(stored, namespace, name)
+        stored = self.working_kind(kind)
+        current = await self.newest(stored, namespace, name)
         for _ in range(CONFLICT_TRIES):
             if current is None:
                 if not create_absent:
@@ -253,8 +304,7 @@ class Registry:
             try:
                 return await self._update_once(kind, stored, namespace, name, make, combine, current, context)
             except ExpectationFailed as error:
-                entry = error.current
-                current = None if entry is None else _current(entry)
+                current = await self._reopen(stored, error.current)
         raise conflict(kind.group, kind.plural, name)
 
     async def _update_once(
@@ -269,7 +319,7 @@ class Registry:
         context: WriteContext,
     ) -> Written:
         strategy, old = stored.strategy, current.obj
-        shown = self.convert(stored, _shown(current), kind)
+        shown = self.convert(stored, _shown(stored, current), kind)
         new = self.convert(kind, make(shown), stored)
         begin_update(kind, namespace, name, new, old, current.revision)
         now_s = self.clock.now_s()
@@ -284,7 +334,7 @@ class Registry:
             await self.admission.mutate(attributes)
             self._bump_generation(stored, new, old, rules.subresource)
             self._track(stored, old, new, context, now_s)
-            if new == old:
+            if new == old and not current.stale:
                 return Written(stored, old, splice_revision(current.value, current.revision))
             causes = self._validate_update(stored, new, old, rules)
             if causes:
@@ -296,7 +346,8 @@ class Registry:
             if context.dry_run:
                 return Written(stored, new, splice_revision(value, current.revision), removed=remove)
             key = stored.storage_key(namespace, name)
-            operation = Operation(key, None if remove else value, current.revision)
+            to_store = None if remove else await self._as_stored(stored, value)
+            operation = Operation(key, to_store, current.revision)
             revision = await self._commit_admitted(operation, attributes)
             succeeded = True
             return Written(stored, new, splice_revision(value, revision), removed=remove)
@@ -334,8 +385,8 @@ class Registry:
         self, kind: Kind, namespace: str, name: str, options: DeleteOptions, context: WriteContext
     ) -> Written:
         """Delete an object or mark it as being deleted. Raises ApiError."""
-        stored = self.storage_kind(kind)
-        current = self.current(stored, namespace, name)
+        stored = self.working_kind(kind)
+        current = await self.newest(stored, namespace, name)
         for _ in range(CONFLICT_TRIES):
             if current is None:
                 raise not_found(kind.group, kind.plural, name)
@@ -343,8 +394,7 @@ class Registry:
             try:
                 return await self._delete_once(kind, stored, namespace, name, options, current, context)
             except ExpectationFailed as error:
-                entry = error.current
-                current = None if entry is None else _current(entry)
+                current = await self._reopen(stored, error.current)
         raise conflict(kind.group, kind.plural, name)
 
     async def _delete_once(
@@ -368,7 +418,8 @@ class Registry:
             value = encode_stored(result)
             if options.dry_run or (not plan.remove and plan.update is None):
                 return Written(stored, result, splice_revision(value, current.revision), removed=plan.remove)
-            operation = Operation(stored.storage_key(namespace, name), None if plan.remove else value, current.revision)
+            to_store = None if plan.remove else await self._as_stored(stored, value)
+            operation = Operation(stored.storage_key(namespace, name), to_store, current.revision)
             revision = await self._commit_admitted(operation, attributes)
             succeeded = True
             return Written(stored, result, splice_revision(value, revision), removed=plan.remove)
@@ -376,6 +427,20 @@ class Registry:
             attributes.finish(succeeded)
 
     # Steps that all writes share
+
+    async def _reopen(self, working: Kind, entry: Entry | None) -> Current | None:
+        """Return what another writer stored meanwhile."""
+        if entry is None:
+            return None
+        namespace, _, name = entry.key[len(working.storage_prefix()) :].rpartition("/")
+        return await self._open(working, CachedObject(entry.key, namespace, name, entry.value, entry.revision))
+
+    async def _as_stored(self, working: Kind, value: bytes) -> bytes:
+        """Return an encoded object in the version that is stored. Raises ApiError if its webhook fails."""
+        if working.conversion is None or working.api_version == working.storage_api_version:
+            return value
+        obj = await self.converter.convert(working, orjson.loads(value), working.storage_api_version)
+        return self._encode(working, obj)
 
     async def _commit(self, operations: list[Operation]) -> int:
         """Commit and wait until this server's own reads show it."""
@@ -474,11 +539,8 @@ def _give_back(held: list[Callable[[bool], None]], done: asyncio.Future[int]) ->
         callback(succeeded)
 
 
-def _current(entry: Entry) -> Current:
-    return Current(orjson.loads(entry.value), entry.revision, entry.value)
-
-
-def _shown(current: Current) -> JsonObject:
+def _shown(stored: Kind, current: Current) -> JsonObject:
     """Return a fresh copy of the object for `make` to build on, with its resourceVersion."""
-    shown: JsonObject = orjson.loads(splice_revision(current.value, current.revision))
+    value = encode_stored(current.obj) if current.stale and stored.conversion is None else current.value
+    shown: JsonObject = orjson.loads(splice_revision(value, current.revision))
     return shown

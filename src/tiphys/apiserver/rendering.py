@@ -17,7 +17,7 @@ import msgspec
 import orjson
 
 from tiphys.api.kind import JsonObject, Kind
-from tiphys.apiserver.cached import CachedObject
+from tiphys.apiserver.cached import CachedObject, in_version, splice_revision
 from tiphys.apiserver.negotiation import PARTIAL, Form
 from tiphys.apiserver.slices import slices
 
@@ -28,6 +28,8 @@ class Rendering(Protocol):
     key: Hashable
     stable: bool
     """Whether the same object gives the same bytes at any time."""
+    whole: bool
+    """Whether it shows more than metadata, so that objects must be in the kind's version (`Converter.prepare`)."""
 
     def item(self, obj: CachedObject) -> bytes: ...
 
@@ -48,9 +50,11 @@ class PlainRendering:
     """Whole objects in `kind.version`."""
 
     stable = True
+    whole = True
 
     def __init__(self, kind: Kind) -> None:
-        self.key: Hashable = ("plain", kind.api_version)
+        since = kind.conversion.since if kind.conversion is not None else 0
+        self.key: Hashable = ("plain", kind.api_version, since)
         self._kind = kind
         self._head = b'{"apiVersion":%b,"kind":%b,"metadata":{' % (
             orjson.dumps(kind.api_version),
@@ -60,22 +64,29 @@ class PlainRendering:
         self._converts = kind.convert is not None and kind.storage_api_version != kind.api_version
 
     def item(self, obj: CachedObject) -> bytes:
+        if self._kind.conversion is not None:
+            return self.single(obj)
         if not self._converts:
             return obj.with_head(self._item_head)
         body = self._converted(obj)
         return body if self._kind.custom else b"{" + body[body.index(b'"metadata":{') :]
 
     def single(self, obj: CachedObject, *, columns: bool = True) -> bytes:
+        if self._kind.conversion is not None:
+            value = in_version(self._kind, obj)
+            assert value is not None, f"{obj.key} is shown before its webhook was asked"
+            return obj.with_head(self._head) if value is obj.value else splice_revision(value, obj.revision)
         return self._converted(obj) if self._converts else obj.with_head(self._head)
 
     def _converted(self, obj: CachedObject) -> bytes:
-        version = self._kind.api_version
-        if obj.renditions is None:
-            obj.renditions = {}
-        body = obj.renditions.get(version)
-        if body is None:
-            body = obj.renditions[version] = orjson.dumps(convert_to(self._kind, obj.decode()))
-        return body
+        """Return the object in a version that differs in more than its head (built-in kinds)."""
+        known = obj.renditions.get(self._kind.api_version) if obj.renditions is not None else None
+        if known is None:
+            value = orjson.dumps(convert_to(self._kind, orjson.loads(obj.value)))
+            obj.remember(self._kind, value)
+        else:
+            value = known[1]
+        return splice_revision(value, obj.revision)
 
     def list_head(self, metadata: JsonObject) -> bytes:
         return _list_head(f"{self._kind.kind}List", self._kind.api_version, metadata)
@@ -111,6 +122,7 @@ class PartialRendering:
     """Metadata only."""
 
     stable = True
+    whole = False
 
     def __init__(self, form: Form) -> None:
         self.key: Hashable = (PARTIAL, form.version)

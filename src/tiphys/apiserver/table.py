@@ -31,6 +31,7 @@ class TableRendering:
     """Rows of a kind's table."""
 
     stable = False
+    whole = True
 
     def __init__(self, kind: Kind, form: Form, include: str, clock: Clock) -> None:
         self.key: Hashable = (TABLE, kind.api_version, form.version, include)
@@ -42,7 +43,7 @@ class TableRendering:
         self._definitions = orjson.dumps([_definition(column) for column in kind.columns or _default_columns(kind)])
 
     def item(self, obj: CachedObject) -> bytes:
-        decoded = obj.decode()
+        decoded = obj.decode() if self._kind.conversion is None else orjson.loads(self._whole.single(obj))
         if self._kind.columns:
             cells = self._kind.row(convert_to(self._kind, decoded), self._clock.now_s())
         else:

@@ -5,6 +5,9 @@ the same buffer goes to every sink of it: one call each. A watcher leaves when i
 when it has not taken more than `pending_bytes` (a slow reader is closed and comes back with its last revision), or
 when the cache lost events.
 
+Where a webhook converts what a group wants, its batches wait in order until the webhook has answered (`Group.waiting`);
+watchers of such groups begin each at its own revision, so none gets what waited before it came.
+
 Invariant: a watcher gets every event after its revision once and in order, and all of one batch in one `send`; a
 bookmark never names a revision whose events were not sent before it.
 """
@@ -18,9 +21,11 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from tiphys.api.selectors import FieldRequirement
 from tiphys.apiserver.cache import ResourceCache, WatchCache
-from tiphys.apiserver.cached import CachedEvent, CachedObject
+from tiphys.apiserver.cached import CachedEvent, CachedObject, in_version
 from tiphys.apiserver.continuation import watch_too_old
+from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.lists import candidates
 from tiphys.apiserver.options import ListOptions, Selection
 from tiphys.apiserver.rendering import Rendering
@@ -35,6 +40,8 @@ CHECK_BYTES = 256 * 1024
 """Bytes sent to a group between two checks for slow readers."""
 INITIAL_BYTES = 256 * 1024
 """About the size of one piece of a watch's initial state."""
+WAITING_EVENTS = 4_096
+"""Events that may wait for a webhook; with more its watches end and come back."""
 INITIAL_EVENTS_END = {"k8s.io/initial-events-end": "true"}
 
 
@@ -82,6 +89,12 @@ class Group:
     unchecked_bytes: int = 0
     sends: list[Callable[[bytes], None]] | None = None
     """Bound methods of the sinks, made again after a change of `watchers`."""
+    converts: bool = False
+    """A webhook may have to be asked for what this group wants."""
+    waiting: list[CachedEvent] = field(default_factory=list)
+    """Events that wait for a webhook, oldest first; not more than WAITING_EVENTS."""
+    pump: asyncio.Task[None] | None = None
+    """Converts and sends what waits."""
 
     def encode(self, events: Sequence[CachedEvent]) -> bytes:
         """Return the frames of the events that concern this group, b"" if none does."""
@@ -134,8 +147,9 @@ class Opening:
 class Fanout:
     """The groups of one resource."""
 
-    def __init__(self, resource: ResourceCache, cache: WatchCache, pending_bytes: int) -> None:
+    def __init__(self, resource: ResourceCache, cache: WatchCache, pending_bytes: int, converter: Converter) -> None:
         self.resource = resource
+        self._converter = converter
         self._cache = cache
         self._pending_bytes = pending_bytes
         self._opening: set[Watcher] = set()
@@ -168,6 +182,8 @@ class Fanout:
         group.watchers.pop(watcher, None)
         group.sends = None
         if not group.watchers and self._groups.get(group.key) is group:
+            if group.pump is not None:
+                group.pump.cancel()
             del self._groups[group.key]
             self._unshelve(group)
             if not self._groups:
@@ -176,15 +192,19 @@ class Fanout:
 
     def _shelf(self, group: Group, *, make: bool = False) -> dict[Hashable, Group]:
         """Return the index in which a group is."""
-        for requirement in group.selection.fields.requirements:
+        for requirement in self._indexed(group):
             if requirement.operator == "=":
                 values = self._by_field.setdefault(requirement.field, {}) if make else self._by_field[requirement.field]
                 return values.setdefault(requirement.value, {}) if make else values[requirement.value]
         return self._anywhere
 
+    def _indexed(self, group: Group) -> Sequence[FieldRequirement]:
+        """Return the fields by one of which a group may be found: none where they are known after a conversion only."""
+        return () if group.converts else group.selection.fields.requirements
+
     def _unshelve(self, group: Group) -> None:
         self._shelf(group).pop(group.key)
-        for requirement in group.selection.fields.requirements:
+        for requirement in self._indexed(group):
             if requirement.operator == "=":
                 values = self._by_field[requirement.field]
                 if not values[requirement.value]:
@@ -211,18 +231,77 @@ class Fanout:
         """Send a batch to every group that it concerns."""
         begun: list[Group] = []
         for group in self._concerned(events):
-            data = self._encode(group, events)
-            if not data:
-                continue
-            group.send(data)
-            group.unchecked_bytes += len(data)
-            if group.unchecked_bytes >= CHECK_BYTES:
-                self._close_slow(group)
-            if group.columns:
+            if group.converts:
+                self._send_converted(group, events)
+            elif self._send(group, events) and group.columns:
                 begun.append(group)
         for group in begun:  # not before every group has this batch
             self._move(group)
         _forget_frames(events)
+
+    def _send(self, group: Group, events: Sequence[CachedEvent]) -> bool:
+        """Send a batch to a group; tell whether any of it concerned it."""
+        data = self._encode(group, events)
+        if not data:
+            return False
+        group.send(data)
+        group.unchecked_bytes += len(data)
+        if group.unchecked_bytes >= CHECK_BYTES:
+            self._close_slow(group)
+        return True
+
+    def _send_converted(self, group: Group, events: Sequence[CachedEvent]) -> None:
+        """Send a batch to a group at once if nothing of it has to be converted, or else queue it."""
+        if group.pump is None and not self._unready(group.selection, events):
+            if self._send(group, events):
+                group.columns = False  # nobody else joins this group: the cache is beyond its revision
+            return
+        group.waiting += events
+        if len(group.waiting) > WAITING_EVENTS:
+            log.warning("a conversion webhook does not keep up with %s; its watches end", self.resource.prefix)
+            for watcher in list(group.watchers):
+                self.close(watcher)
+        elif group.pump is None:
+            group.pump = asyncio.get_running_loop().create_task(self._pump(group), name="watch-conversion")
+
+    async def _pump(self, group: Group) -> None:
+        """Convert and send what waits for a group. A worker boundary: its watches end when that fails."""
+        watchers: list[Watcher] = []
+        try:
+            while group.waiting:
+                events, group.waiting = group.waiting, []
+                await self._prepare(group.selection, events)
+                if self._send(group, events):
+                    group.columns = False
+                _forget_frames(events)
+        except ApiError as error:
+            watchers = list(group.watchers)
+            for watcher in watchers:
+                watcher.sink.send(_error_frame(error))
+        except Exception:
+            log.exception("converting changes of %s failed; the watches that wanted them end", self.resource.prefix)
+            watchers = list(group.watchers)
+        group.pump = None
+        for watcher in watchers:
+            self.close(watcher)
+
+    def _unready(self, selection: Selection, events: Sequence[CachedEvent]) -> list[CachedObject]:
+        """Return the objects that a webhook has to convert before it is known what a watch shows of some events."""
+        kind = selection.kind
+        if selection.looks_inside:
+            both = [obj for event in events for obj in (event.object, event.previous) if obj is not None]
+            missing = [obj for obj in both if in_version(kind, obj) is None]
+            if missing:
+                return missing
+        shown = (found[1] for event in events if (found := transition(selection, event)) is not None)
+        return [obj for obj in shown if in_version(kind, obj) is None]
+
+    async def _prepare(self, selection: Selection, events: Sequence[CachedEvent]) -> bool:
+        """Convert what a watch shows of some events; tell whether others ran meanwhile. Raises ApiError."""
+        waited = False
+        while missing := self._unready(selection, events):
+            waited = await self._converter.prepare(selection.kind, missing)
+        return waited
 
     def _encode(self, group: Group, events: Sequence[CachedEvent]) -> bytes:
         """Encode a batch for a group. The request boundary of its watches: they end if it fails, others do not."""
@@ -250,13 +329,13 @@ class Fanout:
         """Tell every watcher that asked for bookmarks how far it is."""
         revision = self._cache.revision()
         for group in list(self._groups.values()):
-            if group.bookmarks and revision > group.after:
+            if group.bookmarks and revision > group.after and group.pump is None:
                 group.send(group.bookmark(revision))
 
     def end(self, watcher: Watcher) -> None:
         """Close a watcher whose time is over, with a last bookmark if it wants them."""
         group, revision = watcher.group, self._cache.revision()
-        if group is not None and group.bookmarks and revision > group.after:
+        if group is not None and group.bookmarks and revision > group.after and group.pump is None:
             watcher.sink.send(group.bookmark(revision))
         self.close(watcher)
 
@@ -297,7 +376,7 @@ class Fanout:
         watcher.timer = asyncio.get_running_loop().call_later(timeout_s, self.end, watcher)
         if initial is None and events:
             opening.revision = options.revision
-        if len(initial or events) > SLICE_OBJECTS:
+        if len(initial or events) > SLICE_OBJECTS or ((initial or events) and self._converts(rendering, options)):
             self._opening.add(watcher)
             task = self._open_slowly(opening, initial)
             watcher.opening = asyncio.get_running_loop().create_task(task, name="watch-state")
@@ -327,24 +406,32 @@ class Fanout:
             raise watch_too_old(revision, self.resource.oldest)
         return events
 
+    def _converts(self, rendering: Rendering, options: ListOptions) -> bool:
+        return self._converter.may_call(options.selection.kind) and (rendering.whole or options.selection.looks_inside)
+
     async def _open_slowly(self, opening: Opening, initial: Sequence[CachedObject] | None) -> None:
         """Send a large state, or many missed events, in slices; then what happened meanwhile. A worker boundary."""
-        watcher = opening.watcher
+        watcher, selection = opening.watcher, opening.options.selection
+        converts = self._converts(opening.rendering, opening.options)
         try:
             if initial is not None:
                 for number, some in enumerate(slices(initial)):
                     if number:
                         await asyncio.sleep(0)
+                    if converts:
+                        await self._converter.prepare(selection.kind, some)
                     self._send_state(opening, some)
                 self._end_state(opening)
-            while len(events := self._events_after(opening.revision)) > SLICE_OBJECTS:
+            while events := self._events_after(opening.revision):
                 cut = SLICE_OBJECTS
                 while cut < len(events) and events[cut].revision == events[cut - 1].revision:
                     cut += 1  # the events of one commit stay together
+                waited = converts and await self._prepare(selection, events[:cut])
                 self._send_events(opening, events[:cut])
-                opening.revision = events[cut - 1].revision
+                opening.revision = events[:cut][-1].revision
+                if cut >= len(events) and not waited:
+                    break
                 await asyncio.sleep(0)
-            self._send_events(opening, events)
             self._go_live(opening)
         except ApiError as error:
             self._refuse(watcher, error)
@@ -357,7 +444,7 @@ class Fanout:
 
     def _refuse(self, watcher: Watcher, error: ApiError) -> None:
         """Tell within the stream why the watch cannot go on, and end it."""
-        watcher.sink.send(encode_frame("ERROR", orjson.dumps(error.status())))
+        watcher.sink.send(_error_frame(error))
         watcher.closed = True
         watcher.sink.close()
 
@@ -404,8 +491,17 @@ class Fanout:
     def _go_live(self, opening: Opening) -> None:
         """Join the watchers that get every further event."""
         # Groups of watches that are up to date share one floor, so that they can be one group.
-        wanted = opening.options.revision
-        self.join(opening.watcher, opening.group(wanted if wanted > self._cache.revision() else 0))
+        wanted, revision = opening.options.revision, self._cache.revision()
+        after = wanted if wanted > revision else 0
+        group = opening.group(after)
+        if self._converts(opening.rendering, opening.options):
+            group = opening.group(max(wanted, revision))
+            group.converts = True
+        self.join(opening.watcher, group)
+
+
+def _error_frame(error: ApiError) -> bytes:
+    return encode_frame("ERROR", orjson.dumps(error.status()))
 
 
 def _forget_frames(events: Sequence[CachedEvent]) -> None:
