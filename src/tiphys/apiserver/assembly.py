@@ -20,6 +20,7 @@ from tiphys.apiserver.admission import Chain
 from tiphys.apiserver.authentication import RequestAuthenticator
 from tiphys.apiserver.bootstrap import Advertised, bootstrap
 from tiphys.apiserver.cache import ResourceCache, WatchCache
+from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.crds import CustomResources
 from tiphys.apiserver.frontproxy import FrontProxy
 from tiphys.apiserver.kubelets import KubeletDialer
@@ -50,6 +51,8 @@ from tiphys.apiserver.subresources.pod import handle_binding, handle_eviction
 from tiphys.apiserver.subresources.scale import handle_scale
 from tiphys.apiserver.subresources.token import token_handler
 from tiphys.apiserver.tokens import Tokens
+from tiphys.apiserver.webhooks.client import WebhookClient
+from tiphys.apiserver.webhooks.services import ServiceResolver
 from tiphys.base.clock import Clock, Randomness
 from tiphys.store.interface import Store, StoreFailed
 from tiphys.wire.message import Handler
@@ -92,6 +95,7 @@ class Assembled:
     tokens: Tokens
     audiences: tuple[str, ...]
     reads: Reads
+    webhooks: WebhookClient
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def stop(self) -> None:
@@ -101,6 +105,7 @@ class Assembled:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.reads.close()
         await self.cache.stop()
+        await self.webhooks.close()
 
 
 async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomness: Randomness) -> Assembled:
@@ -110,11 +115,13 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     await cache.start()
     tokens = Tokens(config.issuer, config.signing_key_pem or create_signing_key()[0], clock, randomness)
     audiences = (config.issuer,)
-    reads = Reads(cache, store, clock, randomness)
+    webhooks = _webhooks(cache, kinds)
+    converter = Converter(randomness, webhooks.post)
+    reads = Reads(cache, store, clock, randomness, converter=converter)
     rbac = RbacAuthorizer(cache, _finder(kinds, "rbac.authorization.k8s.io"))
     authorizer = AuthorizerChain(NodeAuthorizer(cache, _finder(kinds, "")), rbac)
     admission = _admission(config, cache, kinds, clock, randomness, rbac, authorizer)
-    registry = Registry(store, cache, kinds, admission, clock, randomness)
+    registry = Registry(store, cache, kinds, admission, clock, randomness, converter)
     authenticator = RequestAuthenticator(tokens, audiences, cache, _finder(kinds, ""), config.front_proxy)
     subresources: dict[tuple[str, str], SubresourceHandler] = {
         ("*", "scale"): handle_scale,
@@ -134,7 +141,15 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
         asyncio.create_task(custom.run(), name="custom-resources"),
         asyncio.create_task(_run_compaction(store), name="compaction"),
     ]
-    return Assembled(server.handle, registry, cache, kinds, tokens, audiences, reads, tasks)
+    return Assembled(server.handle, registry, cache, kinds, tokens, audiences, reads, webhooks, tasks)
+
+
+def _webhooks(cache: WatchCache, kinds: Kinds) -> WebhookClient:
+    """Return the client of all webhooks; it finds Services and their endpoints in the cache."""
+    services, slices = _finder(kinds, "")("services"), _finder(kinds, "discovery.k8s.io")("endpointslices")
+    return WebhookClient(
+        ServiceResolver(cache.resource(services.storage_prefix()), cache.resource(slices.storage_prefix()))
+    )
 
 
 def _finder(kinds: Kinds, group: str) -> Callable[[str], Kind]:

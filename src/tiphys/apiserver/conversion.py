@@ -17,7 +17,7 @@ Spec: Kubernetes docs, "Versions in CustomResourceDefinitions", "Webhook convers
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -26,9 +26,9 @@ from tiphys.api.kind import CustomConversion, JsonObject, Kind
 from tiphys.api.metadata import validate_annotations
 from tiphys.api.selectors import validate_labels
 from tiphys.apiserver.cached import CachedObject, fitted, in_version
-from tiphys.apiserver.slices import slices
+from tiphys.apiserver.webhooks.client import CallFailed
 from tiphys.base.clock import Randomness
-from tiphys.base.errors import ApiError, TiphysError
+from tiphys.base.errors import ApiError
 
 REVIEW_GROUP = "apiextensions.k8s.io"
 REVIEW_VERSIONS = ("v1", "v1beta1")
@@ -37,17 +37,15 @@ TIMEOUT_S = 30.0
 """What upstream gives a conversion webhook; a definition cannot change it."""
 BATCH_OBJECTS = 500
 """Objects of one call: as many as a client asks for in one page."""
+BATCH_BYTES = 4 * 1024 * 1024
+"""Bytes of the objects of one call, unless one alone is larger: an answer may have four times as many."""
 
 
-class CallFailed(TiphysError):
-    """A webhook could not be called, or did not answer with JSON. The text is what follows `failed: `."""
-
-
-Post = Callable[[Mapping[str, Any], JsonObject, float], Awaitable[Any]]
+Post = Callable[[Mapping[str, Any], bytes, float], Awaitable[Any]]
 """(clientConfig, body, timeout in s) -> the answer's JSON value. Raises CallFailed."""
 
 
-async def _no_webhooks(client_config: Mapping[str, Any], body: JsonObject, timeout_s: float) -> Any:
+async def _no_webhooks(client_config: Mapping[str, Any], body: bytes, timeout_s: float) -> Any:
     raise CallFailed("this server was assembled without a client for webhooks")
 
 
@@ -83,7 +81,7 @@ class Converter:
                 for index in indices:
                     results[index] = fitted(conversion, {**objs[index], "apiVersion": target})
                 continue
-            for some in slices(indices, BATCH_OBJECTS):
+            for some in _batches(indices, [len(orjson.dumps(objs[index])) for index in indices]):
                 converted = await self._call(kind, conversion, [objs[index] for index in some], source, target)
                 for index, obj in zip(some, converted, strict=True):
                     results[index] = fitted(conversion, obj)
@@ -101,9 +99,8 @@ class Converter:
             return False
         waiting = [self._underway[key] for obj in missing if (key := (obj, kind.api_version)) in self._underway]
         mine = [obj for obj in missing if (obj, kind.api_version) not in self._underway]
-        for some in slices(mine, BATCH_OBJECTS):
-            if some:
-                await self._render(kind, some)
+        if mine:
+            await self._render(kind, mine)
         if waiting:
             await asyncio.gather(*waiting)
             await self.prepare(kind, missing)  # who asked first may have asked for an earlier definition
@@ -140,7 +137,7 @@ class Converter:
             "request": {"uid": uid, "desiredAPIVersion": target, "objects": list(objs)},
         }
         try:
-            answer = await self._post(webhook.get("clientConfig") or {}, review, TIMEOUT_S)
+            answer = await self._post(webhook.get("clientConfig") or {}, orjson.dumps(review), TIMEOUT_S)
         except CallFailed as error:
             raise _failure(f"{what} failed: {error}") from error
         problem, converted = read_review(answer, version, uid)
@@ -160,6 +157,19 @@ class Converter:
                 raise _failure(f"{what} returned {metadata_where}: {problem}")
             results.append(after)
         return results
+
+
+def _batches(indices: Sequence[int], sizes_bytes: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the indices in batches of one call each."""
+    batch: list[int] = []
+    batch_bytes = 0
+    for index, size_bytes in zip(indices, sizes_bytes, strict=True):
+        if batch and (len(batch) == BATCH_OBJECTS or batch_bytes + size_bytes > BATCH_BYTES):
+            yield batch
+            batch, batch_bytes = [], 0
+        batch.append(index)
+        batch_bytes += size_bytes
+    yield batch
 
 
 def _failure(message: str) -> ApiError:

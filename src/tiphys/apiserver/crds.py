@@ -167,9 +167,18 @@ class CustomResources:
                 self._kinds.remove(kind)
         for kind in wanted:
             self._kinds.add(kind)
+        self._end_watches(self._served.get(name, ()))
         self._served[name] = wanted
 
     def _withdraw(self, name: str) -> None:
         self._fingerprints.pop(name, None)
-        for kind in self._served.pop(name, ()):
+        kinds = self._served.pop(name, [])
+        for kind in kinds:
             self._kinds.remove(kind)
+        self._end_watches(kinds)
+
+    def _end_watches(self, kinds: Sequence[Kind]) -> None:
+        """End the watches of kinds that are no more what they were: clients begin anew, by the new definition."""
+        if kinds:
+            for close in list(self._cache.resource(kinds[0].storage_prefix()).on_reset):
+                close()

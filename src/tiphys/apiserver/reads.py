@@ -100,13 +100,10 @@ class Reads:
         options = parse_options(kind, namespace, request, watch=False)
         rendering, form = self._rendering(kind, request, accept)
         page = await self._page(options, rendering)
-        head = rendering.list_head(page.metadata())
-        if form.media == YAML:
-            return Response(200, await yaml_list(rendering, head, page.objects), YAML)
-        if wants_indent(request):
-            return Response(200, await indented_list(rendering, head, page.objects))
-        if not (page.whole and rendering.stable):
-            return Response(200, [head, *await list_parts(rendering, page.objects), b"]}"])
+        metadata = page.metadata()
+        if form.media == YAML or wants_indent(request) or not (page.whole and rendering.stable):
+            return await self._list_answer(rendering, form, page.objects, metadata, request)
+        head = rendering.list_head(metadata)
         return await self._whole_list(kind, page, rendering, (options.selection.key, rendering.key), head, request)
 
     async def _page(self, options: ListOptions, rendering: Rendering) -> Selected:
@@ -152,8 +149,33 @@ class Reads:
         """Return the newest objects that the request's selectors select (deletecollection, in key order)."""
         selection = parse_selection(kind, namespace, request)
         await await_revision(self._cache, "", 0, self._limits.fresh_timeout_s)
-        resource = self._cache.resource(kind.storage_prefix())
-        return await matching(selection, candidates(resource, selection))
+        objects = candidates(self._cache.resource(kind.storage_prefix()), selection)
+        await self._converter.prepare(kind, objects)
+        return await matching(selection, objects)
+
+    async def render_list(
+        self, kind: Kind, objects: Sequence[CachedObject], revision: int, request: Request
+    ) -> Response:
+        """Answer with objects that `select` returned, as the Accept header wants them."""
+        accept = accepted_form(request.headers.get("accept", ""), collection=True)
+        rendering, form = self._rendering(kind, request, accept)
+        return await self._list_answer(rendering, form, objects, {"resourceVersion": str(revision)}, request)
+
+    async def _list_answer(
+        self,
+        rendering: Rendering,
+        form: Form,
+        objects: Sequence[CachedObject],
+        metadata: JsonObject,
+        request: Request,
+    ) -> Response:
+        """Return a list that is not remembered."""
+        head = rendering.list_head(metadata)
+        if form.media == YAML:
+            return Response(200, await yaml_list(rendering, head, objects), YAML)
+        if wants_indent(request):
+            return Response(200, await indented_list(rendering, head, objects))
+        return Response(200, [head, *await list_parts(rendering, objects), b"]}"])
 
     async def watch_objects(self, kind: Kind, namespace: str, request: Request, *, name: str = "") -> Stream:
         """Answer GET of a collection with `watch=true`. `name` narrows it to one object (legacy /watch/ paths).

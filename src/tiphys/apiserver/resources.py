@@ -221,15 +221,9 @@ class Resources:
         for start in range(0, len(listed), DELETES_AT_ONCE):
             some = listed[start : start + DELETES_AT_ONCE]
             await asyncio.gather(*(self._delete_listed(call, c.namespace, c.name, options, context) for c in some))
-        items = b",".join(cached.body for cached in listed)
-        head = orjson.dumps(
-            {
-                "kind": f"{call.kind.kind}List",
-                "apiVersion": call.kind.api_version,
-                "metadata": {"resourceVersion": str(self._registry.cache.revision())},
-            }
-        )
-        return Response(200, [head[:-1], b',"items":[', items, b"]}"], headers=warning_headers(context.warnings))
+        response = await self._reads.render_list(call.kind, listed, self._registry.cache.revision(), call.request)
+        response.headers = [*response.headers, *warning_headers(context.warnings)]
+        return response
 
     async def _delete_listed(
         self, call: Call, namespace: str, name: str, options: DeleteOptions, context: WriteContext

@@ -18,8 +18,8 @@ from tiphys.api.selectors import selector_of
 from tiphys.apiserver.body import parse_body
 from tiphys.apiserver.patching import make_patch
 from tiphys.apiserver.registry import Make, WriteContext, Written
-from tiphys.apiserver.resources import Call, is_apply, prepare_apply, require, warning_headers
-from tiphys.base.errors import Cause, bad_request, invalid, method_not_allowed
+from tiphys.apiserver.resources import Call, is_apply, prepare_apply, warning_headers
+from tiphys.base.errors import Cause, bad_request, invalid, method_not_allowed, not_found
 from tiphys.wire.message import Answer, Response
 
 
@@ -71,13 +71,13 @@ def scale_of(kind: Kind, obj: JsonObject, resource_version: str) -> JsonObject:
 
 async def handle_scale(call: Call) -> Answer:
     """Answer GET, PUT and PATCH of a scale subresource."""
-    kind = call.registry.storage_kind(call.kind)
+    kind = call.registry.working_kind(call.kind)
     namespace = call.info.namespace if kind.namespaced else ""
     if call.info.verb == "get":
-        require(call, namespace)
-        cached = call.registry.cache.resource(kind.storage_prefix()).get(namespace, call.info.name)
-        assert cached is not None
-        scale = scale_of(kind, orjson.loads(cached.body), str(cached.revision))
+        current = await call.registry.newest(kind, namespace, call.info.name)
+        if current is None:
+            raise not_found(kind.group, kind.plural, call.info.name)
+        scale = scale_of(kind, current.obj, str(current.revision))
         return call.reads.render_object(_scale_kind(call), scale, call.request)
     if call.info.verb not in ("update", "patch"):
         raise method_not_allowed()
