@@ -16,8 +16,8 @@ import orjson
 
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.api.nesting import DEPTH_LIMIT, TOO_DEEP, is_too_deep
-from tiphys.api.protobuf import PROTOBUF, decode_protobuf
 from tiphys.api.schema import find_duplicate_fields
+from tiphys.apiserver.negotiation import PROTOBUF
 from tiphys.apiserver.yamlbody import BadYaml, load_yaml
 from tiphys.base.errors import ApiError, Cause, bad_request, invalid, unsupported_media_type
 from tiphys.wire.message import Request
@@ -48,7 +48,7 @@ def parse_body(request: Request, kind: str = "JSON") -> Any:
     if content_type in YAML_TYPES:
         return parse_yaml(request.body)
     if content_type == PROTOBUF:
-        return decode_protobuf(request.body)
+        return parse_protobuf(request.body, kind)
     raise unsupported_media_type(
         f"the body of the request was in an unknown format - accepted media types include: {', '.join(_WRITE_TYPES)}"
     )
@@ -63,6 +63,22 @@ def parse_json(body: bytes, kind: str = "JSON") -> Any:
             f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; "
             f"json parse error: {error if body else 'unexpected end of JSON input'} ({_summary(body)})"
         ) from None
+
+
+def parse_protobuf(body: bytes, kind: str) -> JsonObject:
+    """Return the object of a protobuf body. Raises ApiError(400)."""
+    from tiphys.api.protobuf import ProtobufError, decode_protobuf
+
+    try:
+        return decode_protobuf(body)
+    except ProtobufError as error:
+        if error.kind:
+            version = error.api_version.rpartition("/")[2]
+            told = f'{error.kind} in version "{version}" cannot be handled as a {kind}: {error}'
+        else:
+            summary = _summary(body)
+            told = f"the object provided is unrecognized (must be of type {kind}): {error} ({summary})"
+        raise bad_request(told) from None
 
 
 def _shallow(value: Any, body: bytes) -> Any:

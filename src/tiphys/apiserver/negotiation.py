@@ -18,6 +18,7 @@ from tiphys.base.errors import not_acceptable
 
 JSON = "application/json"
 YAML = "application/yaml"
+PROTOBUF = "application/vnd.kubernetes.protobuf"
 PLAIN = ""
 TABLE = "Table"
 PARTIAL = "PartialObjectMetadata"
