@@ -4,7 +4,8 @@ A chain runs every plugin's `mutate` in order, then the registry validates, then
 Built-in plugins are in plugins/, one a file; webhooks and policies are plugins too. A plugin that names the
 resources that it looks at is not even called for others: most writes pass through two or three plugins.
 
-Some subresources have a body of another kind than their object (a Scale, an Eviction). Built-in plugins see the object
+The server's own writes (user.API_SERVER) and reviews are not for everybody: the former pass built-in plugins only, the
+latter only webhooks and policies. Some subresources have a body of another kind than their object (a Scale, an Eviction). Built-in plugins see the object
 that the request changes in the end; webhooks and policies (`Plugin.sees_bodies`) see the body: such a request is
 admitted twice, once with `Attributes.body` set.
 
@@ -19,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from tiphys.api.kind import JsonObject, Kind
-from tiphys.apiserver.user import User
+from tiphys.apiserver.user import API_SERVER, User
 from tiphys.store.interface import Operation
 
 AdmissionOperation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
@@ -48,7 +49,6 @@ class Attributes(msgspec.Struct, eq=False):
     """The resource, in the version that is stored: that of `obj` and `old`."""
     namespace: str
     name: str
-    """ "" while a name is still to be generated."""
     user: User
     obj: JsonObject | None
     old: JsonObject | None = None
@@ -69,6 +69,12 @@ class Attributes(msgspec.Struct, eq=False):
     """Monotonic time at which the request must be answered; 0 for none."""
     audit: dict[str, str] | None = None
     """Audit annotations by full key; `annotate` fills it."""
+    revision: int = 0
+    """Of `old`; 0 for a create."""
+    name_is_generated: bool = False
+    """The server made `name` from generateName just now; mutating webhooks and policies are not told it."""
+    is_collection: bool = False
+    """One of the deletes of a collection: webhooks and policies are told no name."""
     reinvocation: Reinvocation | None = None
     """Set while mutating plugins run; None before the first that asks for it."""
 
@@ -76,6 +82,16 @@ class Attributes(msgspec.Struct, eq=False):
     def requested_kind(self) -> Kind:
         """Return the resource in the group and version that the request named."""
         return self.requested or self.kind
+
+    @property
+    def was_changed(self) -> bool:
+        """Tell whether a webhook or policy changed the object, so that it has to be prepared anew."""
+        return self.reinvocation is not None and self.reinvocation.again
+
+    @property
+    def told_name(self) -> str:
+        """Return the name as webhooks and policies are told it."""
+        return "" if self.is_collection else self.name
 
     @property
     def options(self) -> JsonObject:
@@ -159,7 +175,11 @@ class Chain:
 
     def _plugins(self, attributes: Attributes) -> tuple[tuple[Plugin, ...], tuple[Plugin, ...]]:
         kind, who = attributes.kind, _ALL
-        if attributes.subresource in OTHER_BODIES:
+        if attributes.user is API_SERVER:
+            who = _BUILT_IN
+        elif kind.virtual:
+            who = _SEEING_BODIES
+        elif attributes.subresource in OTHER_BODIES:
             who = _BUILT_IN if attributes.body is None else _SEEING_BODIES
         key = (kind.group, kind.plural, who)
         chosen = self._chosen.get(key)

@@ -15,10 +15,9 @@ from tiphys.api.kind import JsonObject
 from tiphys.apiserver.bootstrap_roles import bootstrap_rbac
 from tiphys.apiserver.frontproxy import FrontProxy, trust_data
 from tiphys.apiserver.registry import Registry, WriteContext
-from tiphys.apiserver.user import MASTERS, User
+from tiphys.apiserver.user import API_SERVER
 from tiphys.base.errors import ApiError
 
-API_SERVER = User("system:apiserver", (MASTERS,))
 AUTHENTICATION = "extension-apiserver-authentication"
 """ConfigMap of kube-system by which extension API servers know this one's clients."""
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")

@@ -19,11 +19,11 @@ import orjson
 
 from tiphys.api.crdvalidation import is_established
 from tiphys.api.kind import JsonObject, Kind, Kinds
-from tiphys.apiserver.bootstrap import API_SERVER
 from tiphys.apiserver.cache import CachedEvent, WatchCache
 from tiphys.apiserver.customresources import custom_kinds, plan_crd_status
 from tiphys.apiserver.deletion import DeleteOptions
 from tiphys.apiserver.registry import Make, Registry, WriteContext, take_status
+from tiphys.apiserver.user import API_SERVER
 from tiphys.base.errors import ApiError
 
 log = logging.getLogger(__name__)

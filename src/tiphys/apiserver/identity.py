@@ -28,13 +28,27 @@ def begin_create(kind: Kind, namespace: str, obj: JsonObject) -> None:
         metadata.pop(key, None)
 
 
-def begin_update(kind: Kind, namespace: str, name: str, new: JsonObject, old: JsonObject, revision: int) -> None:
-    """Check identity and the optimistic lock, and put back what no client may change in metadata."""
+def settle_create(kind: Kind, namespace: str, obj: JsonObject) -> str:
+    """Return the name of a new object that a webhook or policy changed; its namespace is still that of the URL."""
+    metadata = metadata_of(obj)
+    _check_namespace(kind, namespace, metadata)
+    return str(metadata.get("name") or "")
+
+
+def begin_update(
+    kind: Kind, namespace: str, name: str, new: JsonObject, old: JsonObject, revision: int, *, locked: bool = False
+) -> None:
+    """Check identity and the optimistic lock, and put back what no client may change in metadata.
+
+    `locked`: the lock was checked before, and the object was changed since by a webhook or policy.
+    """
     metadata, old_metadata = metadata_of(new), old["metadata"]
     check_name(name, metadata)
     _check_namespace(kind, namespace, metadata, updating=True)
     wanted = metadata.pop("resourceVersion", None)
-    if wanted and wanted != "0":
+    if locked:
+        pass
+    elif wanted and wanted != "0":
         if wanted != str(revision):
             raise conflict(kind.group, kind.plural, name)
     elif not kind.strategy.allow_unconditional_update:

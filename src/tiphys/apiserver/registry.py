@@ -33,7 +33,7 @@ from tiphys.apiserver.cache import WatchCache, splice_revision
 from tiphys.apiserver.cached import CachedObject, in_version
 from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.deletion import DeleteOptions, check_preconditions, is_removable, plan_delete
-from tiphys.apiserver.identity import begin_create, begin_update, check_name, metadata_of
+from tiphys.apiserver.identity import begin_create, begin_update, check_name, metadata_of, settle_create
 from tiphys.apiserver.user import User
 from tiphys.base.clock import Clock, Randomness, format_time
 from tiphys.base.errors import (
@@ -77,6 +77,8 @@ class WriteContext(msgspec.Struct, eq=False):
     """The options of the request as admission tells them: its query, or the body and query of a delete."""
     deadline_s: float = 0.0
     """Monotonic time at which the request must be answered; 0 for none."""
+    is_collection: bool = False
+    """One delete of a collection."""
 
 
 class Written(msgspec.Struct, frozen=True, eq=False):
@@ -221,7 +223,7 @@ class Registry:
             if generate:
                 self._generate_name(candidate)
             try:
-                return await self._create_once(kind, stored, namespace, candidate, context)
+                return await self._create_once(kind, stored, namespace, candidate, context, generate)
             except ApiError as error:
                 if error.reason != "AlreadyExists" or attempt == tries - 1:
                     raise
@@ -232,7 +234,7 @@ class Registry:
         metadata["name"] = metadata["generateName"][:GENERATED_PREFIX_LIMIT] + self.randomness.suffix()
 
     async def _create_once(
-        self, kind: Kind, stored: Kind, namespace: str, obj: JsonObject, context: WriteContext
+        self, kind: Kind, stored: Kind, namespace: str, obj: JsonObject, context: WriteContext, generated: bool
     ) -> Written:
         strategy = stored.strategy
         obj = self.convert(kind, obj, stored)
@@ -247,10 +249,14 @@ class Registry:
         strategy.default(obj)
         strategy.prepare_for_create(obj, rules)
         attributes = self._attributes("CREATE", kind, stored, namespace, name, context, obj, None)
+        attributes.name_is_generated = generated
         succeeded = False
         try:
             await self.admission.mutate(attributes)
             strategy.default(obj)
+            if attributes.was_changed:
+                name = attributes.name = settle_create(stored, namespace, obj)
+                strategy.prepare_for_create(obj, rules)
             self._track(stored, {}, obj, context, now_s)
             causes = [*validate_object_meta(obj, stored, stored.namespaced), *strategy.validate(obj, rules)]
             if causes:
@@ -329,12 +335,19 @@ class Registry:
         strategy.default(new)
         self._prepare_update(stored, new, old, rules)
         attributes = self._attributes("UPDATE", kind, stored, namespace, name, context, new, old)
+        attributes.revision = current.revision
         succeeded = False
         try:
             await self.admission.mutate(attributes)
+            if attributes.was_changed:
+                begin_update(kind, namespace, name, new, old, current.revision, locked=True)
+                new = attributes.obj = new if combine is None else combine(new, old)
+                strategy.default(new)
+                self._prepare_update(stored, new, old, rules)
             self._bump_generation(stored, new, old, rules.subresource)
             self._track(stored, old, new, context, now_s)
             if new == old and not current.stale:
+                await self.admission.validate(attributes)
                 return Written(stored, old, splice_revision(current.value, current.revision))
             causes = self._validate_update(stored, new, old, rules)
             if causes:
@@ -409,6 +422,7 @@ class Registry:
     ) -> Written:
         attributes = self._attributes("DELETE", kind, stored, namespace, name, context, None, current.obj)
         attributes.parameters, attributes.dry_run = options.given, options.dry_run
+        attributes.revision, attributes.is_collection = current.revision, context.is_collection
         succeeded = False
         try:
             await self.admission.mutate(attributes)

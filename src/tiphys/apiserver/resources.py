@@ -79,6 +79,7 @@ class Call(msgspec.Struct, frozen=True, eq=False):
             field_validation_of(self.request),
             subresource,
             parameters=self.request.query if self.request.raw_query else None,
+            deadline_s=self.request.deadline_s,
         )
 
     def body(self, kind: Kind, context: WriteContext) -> JsonObject:
@@ -139,7 +140,7 @@ class Resources:
         self._virtual = virtual
 
     async def __call__(self, request: Request, info: RequestInfo, user: User) -> Answer:
-        if request.method not in METHODS:
+        if request.method not in METHODS and info.subresource != "proxy":
             raise method_not_allowed()
         kind = self._kinds.resource(info.group, info.version, info.resource)
         if kind is None:
@@ -216,6 +217,7 @@ class Resources:
 
     async def _delete_collection(self, call: Call, namespace: str) -> Response:
         context = call.context()
+        context.is_collection = True
         options = delete_options(call.request)
         listed = await self._reads.select(call.kind, namespace, call.request)
         for start in range(0, len(listed), DELETES_AT_ONCE):

@@ -32,3 +32,8 @@ def service_account_user(namespace: str, name: str, uid: str, extra: Mapping[str
     """Return the user that a service account's token stands for."""
     groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED)
     return User(f"{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}", groups, uid, extra)
+
+
+API_SERVER = User("system:apiserver", (MASTERS,))
+"""The server itself, for writes of its own. Webhooks and policies are not asked about these, by identity: none may keep
+the server from starting or from serving the definitions that it accepted."""
