@@ -265,6 +265,12 @@ def apply(
     return merged
 
 
+def merge_configuration(live: JsonObject, applied: JsonObject, schema: Schema) -> JsonObject:
+    """Return the live object with a configuration merged in, as an apply merges but without owners: nothing that the
+    configuration leaves out goes away."""
+    return _merge_fields(copy_json(live), applied, root_of(schema))
+
+
 def _refuse_conflicts(others: list[Owned], taken: Tree, me: Manager, live: JsonObject | None, root: Node) -> None:
     """Raise the 409 if the configuration changes fields that others own.
 

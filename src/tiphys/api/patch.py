@@ -32,6 +32,10 @@ def rejected() -> ApiError:
     return ApiError(422, "Invalid", "the server rejected our request due to an error in our request", details={})
 
 
+class PatchTestFailed(ApiError):
+    """A test operation of a JSON patch does not hold. Clients see no difference to other patches that do not fit."""
+
+
 class _Unfit(Exception):
     """The patch does not fit the object."""
 
@@ -107,7 +111,8 @@ def _test(document: Any, path: list[str], expected: Any) -> None:
     except _Unfit:
         value = None
     if not equal_json(value, expected):
-        raise _Unfit
+        error = rejected()
+        raise PatchTestFailed(error.code, error.reason, error.message, details=error.details)
 
 
 def equal_json(left: Any, right: Any) -> bool:
