@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from tiphys.api import names
-from tiphys.api.causes import duplicate, invalid_value, not_supported, required
+from tiphys.api.causes import duplicate, invalid_value, required
 from tiphys.api.kind import Context, JsonObject, Strategy
+from tiphys.api.strategies.conversion import check_conversion
 from tiphys.api.strategies.fields import check_enum, check_same, check_text, fill, keep_spec, spec_of
 from tiphys.base.errors import Cause
 
 _SCOPES = ("Cluster", "Namespaced")
-_STRATEGIES = ("None", "Webhook")
 _PROTECTED = (".k8s.io", ".kubernetes.io")
 _APPROVAL = "api-approved.kubernetes.io"
 
@@ -76,7 +76,7 @@ def validate_definition(definition: JsonObject, context: Context) -> list[Cause]
     check_enum(causes, "spec.scope", spec.get("scope"), _SCOPES)
     _check_versions(causes, spec.get("versions") or [])
     _check_names(causes, told, "spec.names")
-    _check_conversion(causes, spec.get("conversion") or {})
+    check_conversion(causes, spec.get("conversion") or {})
     if context.creating:
         _check_approval(causes, metadata, group)
     return causes
@@ -122,19 +122,6 @@ def _check_names(causes: list[Cause], told: JsonObject, path: str) -> None:
     for field in ("shortNames", "categories"):
         for index, value in enumerate(told.get(field) or ()):
             check_text(causes, f"{path}.{field}[{index}]", value, names.validate_dns_1035_label)
-
-
-def _check_conversion(causes: list[Cause], conversion: JsonObject) -> None:
-    strategy = conversion.get("strategy") or ""
-    if strategy not in _STRATEGIES:
-        causes.append(not_supported("spec.conversion.strategy", strategy, _STRATEGIES))
-    elif strategy == "Webhook":
-        webhook = conversion.get("webhook") or {}
-        if webhook.get("clientConfig") is None:
-            detail = "required when strategy is set to Webhook"
-            causes.append(required("spec.conversion.webhookClientConfig", detail))
-        if not webhook.get("conversionReviewVersions"):
-            causes.append(required("spec.conversion.conversionReviewVersions"))
 
 
 def _check_approval(causes: list[Cause], metadata: JsonObject, group: str) -> None:
