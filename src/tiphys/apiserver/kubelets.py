@@ -1,48 +1,35 @@
-"""How the API server reaches kubelets and other backends behind its proxy paths: addresses, pools, spliced bytes.
+"""How the API server reaches kubelets: address and port of each node, and answers that it says itself.
 
-Nothing of a session is decoded here: after the answer's head, bytes go both ways as they come. The kubelet speaks
-WebSocket and SPDY itself.
+The sessions are bytes that pass (backends.py); the kubelet speaks WebSocket and SPDY itself.
 
 Spec: Kubernetes documentation, "Control plane to node communication".
 """
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 
 from tiphys.api.kind import JsonObject
-from tiphys.base.errors import ApiError, bad_request, internal, service_unavailable
-from tiphys.wire.http_client import HttpPool, StreamedAnswer
-from tiphys.wire.message import Answer, Connection, Request, Response, Sink, Stream, Upgrade
+from tiphys.apiserver.backends import Backends, Target, is_upgrade, passed_headers, relay, unreachable
+from tiphys.base.errors import ApiError, bad_request, internal
+from tiphys.wire.http_client import StreamedAnswer
+from tiphys.wire.message import Answer, Request, Response
 
-_HOP_HEADERS = frozenset(
-    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"}
-)
-_CREDENTIALS = frozenset({"authorization", "host", "content-length"})
-PENDING_LIMIT_BYTES = 4 * 1024 * 1024
-"""What a client that does not read may leave waiting before its stream is closed."""
-CONNECT_TIMEOUT_S = 10.0
+HEAD_TIMEOUT_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a proxied request goes. `tls` None means plain HTTP."""
+class KubeletDialer(Backends):
+    """Makes targets and keeps connection pools. `tls` holds the client certificate that kubelets accept; `insecure_tls`
+    makes a context with the same one that accepts any kubelet."""
 
-    address: str
-    port: int
-    tls: ssl.SSLContext | None
-    server_name: str = ""
-
-
-class KubeletDialer:
-    """Makes targets and keeps connection pools. `tls` holds the client certificate that kubelets accept."""
-
-    def __init__(self, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None, insecure_tls: Callable[[], ssl.SSLContext] | None = None) -> None:
+        super().__init__()
         self._tls = tls
-        self._pools: dict[Target, HttpPool] = {}
+        self._make_insecure = insecure_tls
+        self._insecure: ssl.SSLContext | None = None
+        self._unverified: ssl.SSLContext | None = None
 
     def kubelet(self, node: JsonObject) -> Target:
         """Return the target of a node's kubelet. Raises ApiError when the node tells no address."""
@@ -54,82 +41,50 @@ class KubeletDialer:
             raise internal(f"node {name} tells no address of its kubelet; wait until it has registered itself")
         return Target(address, port, self._tls, name)
 
-    def pool(self, target: Target) -> HttpPool:
-        """Return the pool of connections to a target."""
-        pool = self._pools.get(target)
-        if pool is None:
-            pool = self._pools[target] = HttpPool(
-                target.address, target.port, target.tls, server_name=target.server_name
-            )
-        return pool
+    def insecure(self, target: Target) -> Target:
+        """Return the same kubelet, reached whatever its certificate says."""
+        if self._insecure is None and self._make_insecure is not None:
+            self._insecure = self._make_insecure()
+        return replace(target, tls=self._insecure or target.tls)
 
-    async def forward(self, request: Request, target: Target, path: str, *, checked: bool = False) -> Answer:
-        """Send the request on to `path` of a target and answer with what comes back, upgrades included.
+    def unverified(self, scheme: str) -> ssl.SSLContext | None:
+        """Return the context of TLS to a pod: encrypted, but nobody vouches for the certificate of a pod, as upstream
+        has it. None for other schemes than https."""
+        if scheme != "https":
+            return None
+        if self._unverified is None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            self._unverified = context
+        return self._unverified
 
-        `checked`: a refused GET is raised as ApiError, because its text is meant for the client of the API server.
-        """
-        pool = self.pool(target)
+    async def session(self, request: Request, target: Target, path: str) -> Answer:
+        """Ask a kubelet for exec, attach or port-forward. Its refusal is told as a failure of this server."""
         try:
-            if "upgrade" in request.headers.get("connection", "").lower():
-                return await _forward_upgrade(request, pool, path)
-            if request.method == "GET":
-                answer = await pool.stream("GET", path, _headers(request), timeout_s=CONNECT_TIMEOUT_S * 3)
-                if checked and answer.status >= 300:
-                    raise await _refusal(answer)
-                return _streamed(answer)
-            whole = await pool.request(request.method, path, _headers(request), request.body)
-            return Response(whole.status, whole.body, whole.headers.get("content-type", ""), _kept(whole.headers))
+            if not is_upgrade(request):
+                raise bad_request("Upgrade request required")
+            answer = await self.upgrade(request, target, path, passed_headers(request))
         except (OSError, TimeoutError) as error:
-            reason = str(error) or type(error).__name__
-            raise service_unavailable(
-                f"error trying to reach service: dial {target.address}:{target.port}: {reason}"
-            ) from error
+            raise unreachable(target, error) from error
+        if isinstance(answer, Response) and answer.status >= 400 and answer.content_type != "application/json":
+            text = answer.body_bytes().decode("utf-8", "replace").strip()
+            if answer.status == 400:
+                raise bad_request(text)
+            raise ApiError(answer.status, "", text or f"the kubelet answered {answer.status}")
+        return answer
 
-    async def close(self) -> None:
-        for pool in self._pools.values():
-            await pool.close()
-        self._pools.clear()
-
-
-async def _forward_upgrade(request: Request, pool: HttpPool, path: str) -> Answer:
-    headers = _headers(request)
-    headers["Connection"] = "Upgrade"
-    headers["Upgrade"] = request.headers.get("upgrade", "")
-    status, answer_headers, remote = await pool.open_upgrade(request.method, path, headers)
-    if isinstance(remote, bytes):
-        if status >= 400 and not answer_headers.get("content-type", "").startswith("application/json"):
-            text = remote.decode("utf-8", "replace").strip()
-            raise bad_request(text) if status == 400 else ApiError(status, "", text or f"the kubelet answered {status}")
-        return Response(status, remote, answer_headers.get("content-type", ""), _kept(answer_headers))
-    peer: Connection = remote
-
-    async def run(client: Connection) -> None:
-        await splice(client, peer)
-
-    protocol = answer_headers.get("upgrade", request.headers.get("upgrade", ""))
-    kept = [(k, v) for k, v in answer_headers.items() if k not in _HOP_HEADERS and k not in ("upgrade", "date")]
-    return Upgrade(protocol, run, kept)
-
-
-async def splice(one: Connection, other: Connection) -> None:
-    """Copy bytes both ways until either side ends; then both are closed."""
-
-    async def copy(source: Connection, sink: Connection) -> None:
+    async def text(self, request: Request, target: Target, path: str) -> Answer:
+        """Answer with a kubelet's text, such as a log. What it refuses is raised as ApiError, because its words are
+        meant for the client of the API server."""
         try:
-            while data := await source.read():
-                await sink.write(data)
-        except ConnectionError:
-            pass  # one side is gone: the session is over
-
-    tasks = [asyncio.create_task(copy(one, other)), asyncio.create_task(copy(other, one))]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        one.close()
-        other.close()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            headers = passed_headers(request)
+            answer = await self.pool(target).exchange("GET", path, headers, timeout_s=HEAD_TIMEOUT_S)
+        except (OSError, TimeoutError) as error:
+            raise unreachable(target, error) from error
+        if answer.status >= 300:
+            raise await _refusal(answer)
+        return await relay(request, answer)
 
 
 async def _refusal(answer: StreamedAnswer) -> ApiError:
@@ -140,46 +95,3 @@ async def _refusal(answer: StreamedAnswer) -> ApiError:
     if answer.status == 400:
         return bad_request(text)
     return ApiError(answer.status, "NotFound", text) if answer.status == 404 else internal(text)
-
-
-def _streamed(answer: StreamedAnswer) -> Answer:
-    """Answer with a body that comes over time: followed logs, and large ones without holding them."""
-
-    def start(sink: Sink) -> Callable[[], None]:
-        async def pump() -> None:
-            try:
-                while data := await answer.read():
-                    sink.send(data)
-                    while sink.pending_bytes() > PENDING_LIMIT_BYTES:  # noqa: ASYNC110
-                        await asyncio.sleep(0.02)  # the sink does not tell when it drained
-            except ConnectionError:
-                pass  # the backend broke off: the client sees the end of the body
-            finally:
-                answer.close()
-                sink.close()
-
-        task = asyncio.create_task(pump())
-
-        def stop() -> None:
-            task.cancel()
-
-        return stop
-
-    return Stream(start, answer.status, answer.headers.get("content-type", ""), _kept(answer.headers))
-
-
-def _headers(request: Request) -> dict[str, str]:
-    """Return the request's headers for the backend: no hop-by-hop ones, no credentials of the client."""
-    return {
-        name: value
-        for name, value in request.headers.items()
-        if name not in _HOP_HEADERS
-        and name not in _CREDENTIALS
-        and name != "upgrade"
-        and not name.startswith("impersonate-")
-    }
-
-
-def _kept(headers: Mapping[str, str]) -> list[tuple[str, str]]:
-    dropped = _HOP_HEADERS | {"content-type", "content-length", "date"}
-    return [(name, value) for name, value in headers.items() if name not in dropped]

@@ -11,7 +11,7 @@ import msgspec
 
 from tiphys.wire.message import Request
 
-_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _SUBRESOURCES_WITH_PATH = frozenset({"proxy"})
 _NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
 
@@ -42,7 +42,7 @@ def parse_request_info(request: Request) -> RequestInfo:
         group, version, parts = parts[1], parts[2], parts[3:]
     else:
         return RequestInfo(False, method.lower(), path)
-    verb = _VERBS.get(method, "get")
+    verb = _VERBS.get(method, "")  # other methods have none: only who may do everything may send them to a proxy
     if parts[0] == "watch" and len(parts) > 1 and verb == "get":
         verb, parts = "watch", parts[1:]
     namespace = ""

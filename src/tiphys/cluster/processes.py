@@ -71,7 +71,8 @@ async def run_apiserver(config: ClusterConfig, pki: Pki, sockets: Sequence[socke
     """Serve the API on sockets that the guardian bound."""
     clock, randomness = SystemClock(), Randomness()
     store = SqliteStore(str(Files.of(config.name).store))
-    dialer = KubeletDialer(client_context(pki.ca, *pki.pair("apiserver-kubelet-client")))
+    pair = pki.pair("apiserver-kubelet-client")
+    dialer = KubeletDialer(client_context(pki.ca, *pair), lambda: client_context(None, *pair, verify=False))
     advertised = Advertised(config.gateway, config.api_port, config.api_service_address)
     settings = ApiServerConfig(
         kubernetes_version=config.kubernetes_version,

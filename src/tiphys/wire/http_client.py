@@ -374,6 +374,17 @@ class HttpPool:
         finally:
             answer.close()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a stream or a session is under way."""
+        return any(not stream.closed for stream in self._streams)
+
+    def drop_idle(self) -> None:
+        """Close the connections that nothing uses."""
+        for connection in self._idle:
+            connection.transport.abort()
+        self._idle.clear()
+
     async def close(self) -> None:
         """Close idle connections and streams; requests under way fail. Idempotent."""
         self._closed = True
