@@ -152,9 +152,7 @@ class Probe:
 
     async def ask(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
         status, answer = await self.server.call(method, path, body, **more)
-        need(
-            status in (200, 201), f"{method} answered {status}: {answer['message'] if 'message' in answer else answer}"
-        )
+        need(status in (200, 201), f"{method} answered {status}: {answer}")
         return answer
 
     async def refused(self, code: int, reason: str, method: str, path: str, body: Any = None, **more: Any) -> Any:

@@ -122,7 +122,7 @@ def _hpa_to_v1(obj: JsonObject, target: str) -> JsonObject:
                 status["currentCPUUtilizationPercentage"] = percent
         _keep(annotations, "current-metrics", [_current_to_v1(metric) for metric in current])
         _keep(annotations, "conditions", status.pop("conditions", None))
-        converted["status"] = status
+        converted["status"] = {"currentReplicas": 0, **status}
     if annotations:
         metadata["annotations"] = annotations
     return converted

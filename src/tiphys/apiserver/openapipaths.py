@@ -79,6 +79,13 @@ _CONNECT: Mapping[str, Sequence[str]] = {
     "portforward": ("ports",),
     "proxy": ("path",),
 }
+_CODES: Mapping[str, Mapping[str, str]] = {
+    "post": {"201": "Created", "202": "Accepted"},
+    "put": {"201": "Created"},
+    "patch": {"201": "Created"},
+    "delete": {"202": "Accepted"},
+}
+"""Codes of success besides 200, by action."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +205,7 @@ class _Writer:
             "description": f"{operation.action} {kind.kind}{f' {subresource.name}' if subresource else ''}",
             "tags": [f"{_identifier(kind.group.split('.')[0] or 'core')}_{kind.version}"],
             "parameters": [self._query_parameter(name) for name in operation.parameters],
-            "responses": {"200": self._answer(operation.answer), "401": {"description": "Unauthorized"}},
+            "responses": self._answers(operation),
             "x-kubernetes-action": operation.action,
             "x-kubernetes-group-version-kind": group_version_kind,
         }
@@ -235,15 +242,20 @@ class _Writer:
             body = {"name": "body", "in": "body", "schema": schema}
             written["parameters"].append({**body, "required": True} if required else body)
 
-    def _answer(self, definition: str) -> dict[str, Any]:
+    def _answers(self, operation: _Operation) -> dict[str, Any]:
+        codes = {"200": "OK", **_CODES.get(operation.action, {})}
+        answers = {code: self._answer(operation.answer, text) for code, text in codes.items()}
+        return {**answers, "401": {"description": "Unauthorized"}}
+
+    def _answer(self, definition: str, text: str) -> dict[str, Any]:
         if not definition:
             schema: dict[str, Any] = {"type": "string"}
             content_type = "*/*"
         else:
             schema, content_type = self._reference(definition), "application/json"
         if self._v3:
-            return {"description": "OK", "content": {content_type: {"schema": schema}}}
-        return {"description": "OK", "schema": schema}
+            return {"description": text, "content": {content_type: {"schema": schema}}}
+        return {"description": text, "schema": schema}
 
     def _reference(self, definition: str) -> dict[str, Any]:
         return {"$ref": f"#/components/schemas/{definition}" if self._v3 else f"#/definitions/{definition}"}

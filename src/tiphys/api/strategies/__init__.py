@@ -40,6 +40,8 @@ from tiphys.api.strategies import (
     serviceaccount,
     statefulset,
     storage,
+    storage_migration,
+    trust,
 )
 
 STRATEGIES: Mapping[tuple[str, str], Strategy] = {
@@ -79,7 +81,8 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
     ("batch", "CronJob"): cronjob.CRON_JOB,
     ("batch", "Job"): job.JOB,
     ("certificates.k8s.io", "CertificateSigningRequest"): certificates.CERTIFICATE_SIGNING_REQUEST,
-    ("certificates.k8s.io", "ClusterTrustBundle"): certificates.CLUSTER_TRUST_BUNDLE,
+    ("certificates.k8s.io", "ClusterTrustBundle"): trust.CLUSTER_TRUST_BUNDLE,
+    ("certificates.k8s.io", "PodCertificateRequest"): trust.POD_CERTIFICATE_REQUEST,
     ("coordination.k8s.io", "Lease"): lease.LEASE,
     ("discovery.k8s.io", "EndpointSlice"): endpoints.ENDPOINT_SLICE,
     ("events.k8s.io", "Event"): event.EVENT,
@@ -97,6 +100,7 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
     ("rbac.authorization.k8s.io", "Role"): rbac.ROLE,
     ("rbac.authorization.k8s.io", "RoleBinding"): rbac.ROLE_BINDING,
     ("resource.k8s.io", "DeviceClass"): resource_claim.DEVICE_CLASS,
+    ("resource.k8s.io", "DeviceTaintRule"): resource_claim.DEVICE_TAINT_RULE,
     ("resource.k8s.io", "ResourceClaim"): resource_claim.RESOURCE_CLAIM,
     ("resource.k8s.io", "ResourceClaimTemplate"): resource_claim.RESOURCE_CLAIM_TEMPLATE,
     ("resource.k8s.io", "ResourceSlice"): resource_claim.RESOURCE_SLICE,
@@ -107,4 +111,5 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
     ("storage.k8s.io", "StorageClass"): storage.STORAGE_CLASS,
     ("storage.k8s.io", "VolumeAttachment"): storage.VOLUME_ATTACHMENT,
     ("storage.k8s.io", "VolumeAttributesClass"): storage.VOLUME_ATTRIBUTES_CLASS,
+    ("storagemigration.k8s.io", "StorageVersionMigration"): storage_migration.STORAGE_VERSION_MIGRATION,
 }

@@ -98,4 +98,3 @@ CERTIFICATE_SIGNING_REQUEST = Strategy(
     validate_status_update=validate_status_update,
     name_rule="path-segment",
 )
-CLUSTER_TRUST_BUNDLE = Strategy(name_rule="path-segment")

@@ -10,10 +10,12 @@ from typing import Any
 
 from tiphys.api.causes import duplicate, required
 from tiphys.api.kind import Context, JsonObject, Strategy
-from tiphys.api.names import validate_dns_label
+from tiphys.api.names import validate_dns_label, validate_dns_subdomain, validate_label_value, validate_qualified_name
 from tiphys.api.strategies.fields import (
+    check_enum,
     check_required_text,
     check_same,
+    check_text,
     clear_status,
     fill,
     keep_spec,
@@ -21,6 +23,8 @@ from tiphys.api.strategies.fields import (
     spec_of,
 )
 from tiphys.base.errors import Cause
+
+_TAINT_EFFECTS = ("NoExecute", "NoSchedule", "None")
 
 
 def _default_requests(devices: JsonObject | None) -> None:
@@ -85,6 +89,31 @@ RESOURCE_CLAIM_TEMPLATE = Strategy(
     default=default_template, validate=validate_template, validate_update=validate_same_spec
 )
 DEVICE_CLASS = Strategy(generation=True)
+
+
+def validate_taint_rule(rule: JsonObject, context: Context) -> list[Cause]:
+    causes: list[Cause] = []
+    spec = spec_of(rule)
+    taint = spec.get("taint") or {}
+    check_required_text(causes, "spec.taint.key", taint.get("key"), validate_qualified_name)
+    if taint.get("value"):
+        check_text(causes, "spec.taint.value", taint["value"], validate_label_value)
+    check_enum(causes, "spec.taint.effect", taint.get("effect"), _TAINT_EFFECTS)
+    selector = spec.get("deviceSelector") or {}
+    if selector.get("driver"):
+        check_text(causes, "spec.deviceSelector.driver", selector["driver"], validate_dns_subdomain)
+    if selector.get("device"):
+        check_text(causes, "spec.deviceSelector.device", selector["device"], validate_dns_label)
+    return causes
+
+
+DEVICE_TAINT_RULE = Strategy(
+    prepare_for_create=clear_status(),
+    prepare_for_update=keep_status,
+    prepare_for_status_update=keep_spec,
+    validate=validate_taint_rule,
+    generation=True,
+)
 
 
 def validate_slice(resource_slice: JsonObject, context: Context) -> list[Cause]:
