@@ -93,6 +93,8 @@ class Operand:
     """Where in the data it comes from; empty for what was computed."""
     element_size: CostRange | None = None
     """For lists: how large an element is at most, where that is known."""
+    constant: Value = None
+    """The value of a literal, or None."""
 
 
 @dataclass(frozen=True, slots=True)

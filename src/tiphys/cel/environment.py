@@ -9,23 +9,43 @@ Spec: cel-spec, "Language Definition"; Kubernetes documentation, "Common Express
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from tiphys.cel.cost import Budget, CostRange, Sizes
-from tiphys.cel.declarations import Library
-from tiphys.cel.types import Type
-from tiphys.cel.values import Value
+from tiphys.cel import checker, selecting, standard
+from tiphys.cel.code import FIRST_VARIABLE, LIMIT, SPENT, Code, Frame
+from tiphys.cel.cost import COST_MAXIMUM, Budget, CostRange, Sizes
+from tiphys.cel.data import Converter, converter
+from tiphys.cel.declarations import Library, Overload
+from tiphys.cel.errors import BudgetExceeded, EvaluationError
+from tiphys.cel.parser import DEPTH_MAXIMUM, parse
+from tiphys.cel.planner import Planner
+from tiphys.cel.source import Source
+from tiphys.cel.syntax import Node
+from tiphys.cel.types import ObjectType, Type
+from tiphys.cel.values import Lazy, Value
 
 
 class Program:
     """A compiled expression."""
 
-    __slots__ = ("result_type", "text")
+    __slots__ = ("_code", "_frame_size", "_names", "_tree", "result_type", "text")
 
-    def __init__(self, text: str, result_type: Type) -> None:
+    def __init__(self, text: str, tree: Node, code: Code, planner: Planner, variables: Mapping[str, Type]) -> None:
         self.text: Final = text
-        self.result_type: Final = result_type
+        self.result_type: Final = tree.type
+        self._tree: Final = tree
+        self._code: Final = code
+        self._frame_size: Final = planner.frame_size
+        names = planner.slots.items()
+        self._names: Final[list[tuple[str, int, Converter | None]]] = [
+            (name, slot, converter(variables[name])) for name, slot in names
+        ]
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """Return the names of the variables that the expression reads."""
+        return frozenset(name for name, _, _ in self._names)
 
     def evaluate(self, bindings: Mapping[str, Value], budget: Budget | None = None) -> Value:
         """Return the value for these variables; JSON data becomes values as the variables' types say.
@@ -33,26 +53,95 @@ class Program:
         Raises EvaluationError, and BudgetExceeded when the evaluation costs more than is left; what it cost is
         counted in the budget in every case.
         """
-        raise NotImplementedError
+        limit = COST_MAXIMUM if budget is None else budget.limit - budget.spent
+        frame: Frame = [self._code.cost, limit] + [None] * (self._frame_size - FIRST_VARIABLE)
+        try:
+            for name, slot, convert in self._names:
+                frame[slot] = _bound(bindings, name, convert)
+            value = self._code.run(frame)
+        except RecursionError as error:
+            raise EvaluationError(f"max recursion depth exceeded: {DEPTH_MAXIMUM}") from error
+        finally:
+            if budget is not None:
+                budget.spent += frame[SPENT]
+        if frame[SPENT] > frame[LIMIT]:
+            raise BudgetExceeded
+        return value
 
     def estimate_cost(self, sizes: Sizes | None = None) -> CostRange:
         """Return the least and the most that an evaluation costs, with data of the sizes that are known."""
-        raise NotImplementedError
+        from tiphys.cel.estimate import estimate
+
+        return estimate(self._tree, sizes or (lambda path: None))
+
+
+def _bound(bindings: Mapping[str, Value], name: str, convert: Converter | None) -> Value:
+    try:
+        value = bindings[name]
+    except KeyError:
+        return selecting.unbound()
+    return value if convert is None or value.__class__ is Lazy else convert(value)
 
 
 class Environment:
     """Variables and functions. The standard library, with strings, sets, lists and optionals, is always in it."""
 
-    __slots__ = ("libraries", "variables")
+    __slots__ = ("_names", "libraries", "structs", "variables")
 
-    def __init__(self, variables: Mapping[str, Type], libraries: tuple[Library, ...] = ()) -> None:
+    def __init__(
+        self,
+        variables: Mapping[str, Type],
+        libraries: tuple[Library, ...] = (),
+        structs: Mapping[str, ObjectType] | None = None,
+    ) -> None:
         self.variables: Final = dict(variables)
         self.libraries: Final = libraries
+        self.structs: Final = dict(structs or {})
+        """Objects that an expression may make: `Name{field: value}`."""
+        self._names: checker.Names | None = None
 
-    def extend(self, variables: Mapping[str, Type] | None = None, libraries: tuple[Library, ...] = ()) -> Environment:
+    def extend(
+        self,
+        variables: Mapping[str, Type] | None = None,
+        libraries: tuple[Library, ...] = (),
+        structs: Mapping[str, ObjectType] | None = None,
+    ) -> Environment:
         """Return an environment with more in it; a variable of the same name replaces that of this one."""
-        return Environment({**self.variables, **(variables or {})}, self.libraries + libraries)
+        extended = Environment(
+            {**self.variables, **(variables or {})}, self.libraries + libraries, {**self.structs, **(structs or {})}
+        )
+        if not libraries and self._names is not None:
+            shared = self._names
+            extended._names = checker.Names(extended.variables, shared.functions, extended.structs, shared.type_names)
+        return extended
 
     def compile(self, text: str) -> Program:
         """Return the program of an expression; raises CompileError."""
-        raise NotImplementedError
+        source = Source(text)
+        try:
+            tree = parse(source)
+            checker.check(source, tree, self._known())
+            planner = Planner(self.variables)
+            code = planner.plan(tree)
+        except RecursionError as error:
+            raise source.error([source.issue(-1, f"expression recursion limit exceeded: {DEPTH_MAXIMUM}")]) from error
+        return Program(text, tree, code, planner, self.variables)
+
+    def _known(self) -> checker.Names:
+        if self._names is None:
+            libraries = standard.LIBRARIES + self.libraries
+            functions: dict[str, tuple[Overload, ...]] = {}
+            for function in (function for library in libraries for function in library):
+                functions[function.name] = functions.get(function.name, ()) + function.overloads
+            type_names = {**standard.TYPE_NAMES, **{each.name: each for each in _opaque_types(functions.values())}}
+            self._names = checker.Names(self.variables, functions, self.structs, type_names)
+        return self._names
+
+
+def _opaque_types(functions: Iterable[tuple[Overload, ...]]) -> Iterator[Type]:
+    """Return the types that libraries bring: their names are types as values."""
+    for overloads in functions:
+        for overload in overloads:
+            for type_ in (*overload.arguments, overload.result):
+                if type_.kind == "opaque":
+                    yield type_

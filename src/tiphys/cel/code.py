@@ -1,0 +1,66 @@
+"""What a planned part of an expression is: a closure over a frame, and what it costs whenever it is evaluated.
+
+A frame is a list: what was spent, what may be spent, then one place for each variable. Costs that are the same each time
+are added by whoever decides whether a part is evaluated at all (a branch, a loop, the program), so that straight code
+counts once; closures add only what depends on values. Invariant: a closure raises EvaluationError, BudgetExceeded, or
+what a lazy binding raises, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tiphys.cel.cost import STRING_FACTOR
+from tiphys.cel.errors import BudgetExceeded
+from tiphys.cel.values import Optional, Value
+
+Frame = list[Any]
+Run = Callable[[Frame], Value]
+
+SPENT: Final = 0
+LIMIT: Final = 1
+FIRST_VARIABLE: Final = 2
+
+_TABLE: Final = tuple(math.ceil(size * STRING_FACTOR) for size in range(1024))
+
+
+@dataclass(slots=True)
+class Code:
+    """A planned part."""
+
+    run: Run
+    cost: int = 0
+    constant: bool = False
+    """It is `value`, always."""
+    value: Value = None
+    attribute: bool = False
+    """It only reads variables and fields. Upstream does not count the reading of such a branch's variable."""
+
+
+def constant(value: Value) -> Code:
+    """Return code that is a value."""
+    return Code(lambda frame: value, 0, True, value)
+
+
+def traversal(size: int) -> int:
+    """Return what reading so many characters costs."""
+    return _TABLE[size] if size < 1024 else math.ceil(size * STRING_FACTOR)
+
+
+def size_of(value: Value) -> int:
+    """Return the size by which costs are counted: characters, elements, or 1."""
+    if value.__class__ is Optional:
+        return size_of(value.value) if value.present else 1
+    if isinstance(value, str | list | dict | bytes):
+        return len(value)
+    return 1
+
+
+def spend(frame: Frame, cost: int) -> None:
+    """Count a cost and stop if it is too much."""
+    frame[SPENT] += cost
+    if frame[SPENT] > frame[LIMIT]:
+        raise BudgetExceeded
