@@ -23,7 +23,7 @@ from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.listforms import dump_yaml, indent, indented_list, yaml_list
 from tiphys.apiserver.listmemo import ListMemos, Memo, gzip_with_head, pack
 from tiphys.apiserver.lists import Selected, await_revision, candidates, matching, select_page
-from tiphys.apiserver.negotiation import PLAIN, TABLE, YAML, Form, accepted_form
+from tiphys.apiserver.negotiation import JSON, PLAIN, TABLE, YAML, Form, accepted_form
 from tiphys.apiserver.options import ListOptions, parse_options, parse_revision, parse_selection
 from tiphys.apiserver.rendering import PartialRendering, PlainRendering, Rendering, convert_to, list_parts
 from tiphys.apiserver.table import TableRendering, include_object
@@ -103,8 +103,7 @@ class Reads:
         metadata = page.metadata()
         if form.media == YAML or wants_indent(request) or not (page.whole and rendering.stable):
             return await self._list_answer(rendering, form, page.objects, metadata, request)
-        head = rendering.list_head(metadata)
-        return await self._whole_list(kind, page, rendering, (options.selection.key, rendering.key), head, request)
+        return await self._whole_list(kind, page, rendering, (options.selection.key, rendering.key), request)
 
     async def _page(self, options: ListOptions, rendering: Rendering) -> Selected:
         """Return the page that a list asks for, ready to be rendered."""
@@ -121,29 +120,32 @@ class Reads:
         page: Selected,
         rendering: Rendering,
         key: tuple[object, object],
-        head: bytes,
         request: Request,
     ) -> Response:
         """Answer with a list that may be remembered."""
         resource = self._cache.resource(kind.storage_prefix())
         memo_key = (resource.prefix, *key)
         memo = self._memos.get(memo_key, page.changed_at)
+        end = rendering.list_end
         if memo is None:
             parts = await list_parts(rendering, page.objects)
-            if sum(map(len, parts)) > self._limits.list_memo_bytes:
-                return Response(200, [head, *parts, b"]}"])
+            size = sum(map(len, parts))
+            if size > self._limits.list_memo_bytes:
+                head = rendering.list_head(page.metadata(), size)
+                return Response(200, [head, *parts, end], rendering.media)
             memo = Memo(page.changed_at, b"".join(parts))
             if len(memo.items) >= MEMO_FROM_BYTES:
                 self._memos.put(memo_key, memo)
+        head = rendering.list_head(page.metadata(), len(memo.items))
         if len(memo.items) < GZIP_FROM_BYTES or "gzip" not in request.headers.get("accept-encoding", ""):
-            return Response(200, [head, memo.items, b"]}"])
+            return Response(200, [head, memo.items, end], rendering.media)
         if memo.packed is None:
-            packed = await asyncio.to_thread(pack, (memo.items, b"]}"))
+            packed = await asyncio.to_thread(pack, (memo.items, end))
             self._memos.add_packed(memo_key, memo, packed)
         else:
             packed = memo.packed
         headers = (("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding"))
-        return Response(200, gzip_with_head(head, packed), headers=headers)
+        return Response(200, gzip_with_head(head, packed), rendering.media, headers)
 
     async def select(self, kind: Kind, namespace: str, request: Request) -> Sequence[CachedObject]:
         """Return the newest objects that the request's selectors select (deletecollection, in key order)."""
@@ -170,12 +172,13 @@ class Reads:
         request: Request,
     ) -> Response:
         """Return a list that is not remembered."""
-        head = rendering.list_head(metadata)
         if form.media == YAML:
-            return Response(200, await yaml_list(rendering, head, objects), YAML)
-        if wants_indent(request):
-            return Response(200, await indented_list(rendering, head, objects))
-        return Response(200, [head, *await list_parts(rendering, objects), b"]}"])
+            return Response(200, await yaml_list(rendering, rendering.list_head(metadata, 0), objects), YAML)
+        if form.media == JSON and wants_indent(request):
+            return Response(200, await indented_list(rendering, rendering.list_head(metadata, 0), objects))
+        parts = await list_parts(rendering, objects)
+        head = rendering.list_head(metadata, sum(map(len, parts)))
+        return Response(200, [head, *parts, rendering.list_end], rendering.media)
 
     async def watch_objects(self, kind: Kind, namespace: str, request: Request, *, name: str = "") -> Stream:
         """Answer GET of a collection with `watch=true`. `name` narrows it to one object (legacy /watch/ paths).
@@ -196,7 +199,7 @@ class Reads:
                 self._plan_bookmarks()
             return lambda: fanout.forget(watcher)
 
-        return Stream(start)
+        return Stream(start, content_type=rendering.stream_media)
 
     def render_object(self, kind: Kind, obj: bytes | JsonObject, request: Request, *, status: int = 200) -> Response:
         """Answer with one object as the Accept header wants it (plain, Table, PartialObjectMetadata).

@@ -1,4 +1,5 @@
-"""Objects in the form that a client wants, as bytes: plain in any version, or metadata only. Tables are in table.py.
+"""Objects in the form that a client wants, as bytes: plain in any version, or metadata only. Tables are in table.py,
+protobuf is in protobufrendering.py.
 
 A rendering knows one (kind, form). `item` is an object within a list, `single` one on its own (and in watch events).
 Where only the head of the stored JSON differs, bytes are sliced; nothing is decoded. Built-in kinds have no
@@ -18,7 +19,7 @@ import orjson
 
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.apiserver.cached import CachedObject, in_version, splice_revision
-from tiphys.apiserver.negotiation import PARTIAL, Form
+from tiphys.apiserver.negotiation import JSON, PARTIAL, Form
 from tiphys.apiserver.slices import slices
 
 
@@ -30,6 +31,14 @@ class Rendering(Protocol):
     """Whether the same object gives the same bytes at any time."""
     whole: bool
     """Whether it shows more than metadata, so that objects must be in the kind's version (`Converter.prepare`)."""
+    media: str
+    """Content type of what is not YAML."""
+    stream_media: str
+    """Content type of a watch."""
+    separator: bytes
+    """What stands between the items of a list."""
+    list_end: bytes
+    """What stands behind them."""
 
     def item(self, obj: CachedObject) -> bytes: ...
 
@@ -37,16 +46,39 @@ class Rendering(Protocol):
         """Return the object on its own. `columns` matters to tables only."""
         ...
 
-    def list_head(self, metadata: JsonObject) -> bytes:
-        """Return a list's JSON up to and with the bracket before its items; `]}` follows them."""
+    def list_head(self, metadata: JsonObject, items_bytes: int) -> bytes:
+        """Return what stands before the items of a list; `items_bytes` is how long they are, separators counted."""
         ...
 
     def bookmark(self, revision: int, annotations: Mapping[str, str] | None, *, columns: bool) -> bytes:
         """Return an object that carries nothing but a resourceVersion."""
         ...
 
+    def frame(self, event: str, single: bytes) -> bytes:
+        """Return one event of a watch; `single` is the object on its own."""
+        ...
 
-class PlainRendering:
+    def status(self, status: JsonObject) -> bytes:
+        """Return a Status on its own."""
+        ...
+
+
+class JsonRendering:
+    """What all renderings in JSON have in common."""
+
+    media = JSON
+    stream_media = JSON
+    separator = b","
+    list_end = b"]}"
+
+    def frame(self, event: str, single: bytes) -> bytes:
+        return b'{"type":"%b","object":%b}\n' % (event.encode(), single)
+
+    def status(self, status: JsonObject) -> bytes:
+        return orjson.dumps(status)
+
+
+class PlainRendering(JsonRendering):
     """Whole objects in `kind.version`."""
 
     stable = True
@@ -88,7 +120,7 @@ class PlainRendering:
             value = known[1]
         return splice_revision(value, obj.revision)
 
-    def list_head(self, metadata: JsonObject) -> bytes:
+    def list_head(self, metadata: JsonObject, items_bytes: int) -> bytes:
         return _list_head(f"{self._kind.kind}List", self._kind.api_version, metadata)
 
     def bookmark(self, revision: int, annotations: Mapping[str, str] | None, *, columns: bool) -> bytes:
@@ -118,7 +150,7 @@ def partial_metadata(obj: CachedObject, api_version: str) -> bytes:
     )
 
 
-class PartialRendering:
+class PartialRendering(JsonRendering):
     """Metadata only."""
 
     stable = True
@@ -134,7 +166,7 @@ class PartialRendering:
     def single(self, obj: CachedObject, *, columns: bool = True) -> bytes:
         return partial_metadata(obj, self._api_version)
 
-    def list_head(self, metadata: JsonObject) -> bytes:
+    def list_head(self, metadata: JsonObject, items_bytes: int) -> bytes:
         return _list_head("PartialObjectMetadataList", self._api_version, metadata)
 
     def bookmark(self, revision: int, annotations: Mapping[str, str] | None, *, columns: bool) -> bytes:
@@ -163,11 +195,11 @@ async def list_parts(rendering: Rendering, objects: Sequence[CachedObject]) -> l
 
     The items of a slice are joined at once: hundreds of thousands of small pieces of memory would never go back.
     """
-    item = rendering.item
+    item, separator = rendering.item, rendering.separator
     parts: list[bytes] = []
     for number, some in enumerate(slices(objects)):
         if number:
             await asyncio.sleep(0)
-            parts.append(b",")
-        parts.append(b",".join([item(obj) for obj in some]))
+            parts.append(separator)
+        parts.append(separator.join([item(obj) for obj in some]))
     return parts

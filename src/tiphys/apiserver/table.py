@@ -13,7 +13,7 @@ import orjson
 from tiphys.api.kind import Column, JsonObject, Kind
 from tiphys.apiserver.cached import CachedObject
 from tiphys.apiserver.negotiation import TABLE, Form
-from tiphys.apiserver.rendering import PlainRendering, convert_to, partial_metadata
+from tiphys.apiserver.rendering import JsonRendering, PlainRendering, convert_to, partial_metadata
 from tiphys.base.clock import Clock
 from tiphys.base.errors import bad_request
 
@@ -27,7 +27,7 @@ def include_object(text: str) -> str:
     return text or "Metadata"
 
 
-class TableRendering:
+class TableRendering(JsonRendering):
     """Rows of a kind's table."""
 
     stable = False
@@ -61,7 +61,7 @@ class TableRendering:
     def single(self, obj: CachedObject, *, columns: bool = True) -> bytes:
         return self._table({"resourceVersion": str(obj.revision)}, columns) + self.item(obj) + b"]}"
 
-    def list_head(self, metadata: JsonObject) -> bytes:
+    def list_head(self, metadata: JsonObject, items_bytes: int) -> bytes:
         return self._table(metadata, True)
 
     def bookmark(self, revision: int, annotations: Mapping[str, str] | None, *, columns: bool) -> bytes:

@@ -19,8 +19,6 @@ import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import orjson
-
 from tiphys.api.selectors import FieldRequirement
 from tiphys.apiserver.cache import ResourceCache, WatchCache
 from tiphys.apiserver.cached import CachedEvent, CachedObject, in_version
@@ -43,11 +41,6 @@ INITIAL_BYTES = 256 * 1024
 WAITING_EVENTS = 4_096
 """Events that may wait for a webhook; with more its watches end and come back."""
 INITIAL_EVENTS_END = {"k8s.io/initial-events-end": "true"}
-
-
-def encode_frame(kind: str, obj: bytes) -> bytes:
-    """Return one line of a watch."""
-    return b'{"type":"%b","object":%b}\n' % (kind.encode(), obj)
 
 
 def transition(selection: Selection, event: CachedEvent) -> tuple[str, CachedObject] | None:
@@ -110,7 +103,7 @@ class Group:
             key = (self.rendering.key, kind, columns)
             frame = event.encoded.get(key)
             if frame is None:
-                frame = encode_frame(kind, self.rendering.single(obj, columns=columns))
+                frame = self.rendering.frame(kind, self.rendering.single(obj, columns=columns))
                 event.encoded[key] = frame
             frames.append(frame)
             columns = False
@@ -125,7 +118,8 @@ class Group:
             send(data)
 
     def bookmark(self, revision: int, annotations: Mapping[str, str] | None = None) -> bytes:
-        return encode_frame("BOOKMARK", self.rendering.bookmark(revision, annotations, columns=self.columns))
+        single = self.rendering.bookmark(revision, annotations, columns=self.columns)
+        return self.rendering.frame("BOOKMARK", single)
 
 
 @dataclass(slots=True, eq=False)
@@ -277,7 +271,7 @@ class Fanout:
         except ApiError as error:
             watchers = list(group.watchers)
             for watcher in watchers:
-                watcher.sink.send(_error_frame(error))
+                watcher.sink.send(_error_frame(group.rendering, error))
         except Exception:
             log.exception("converting changes of %s failed; the watches that wanted them end", self.resource.prefix)
             watchers = list(group.watchers)
@@ -371,7 +365,7 @@ class Fanout:
         try:
             initial, events = self._missed(options)
         except ApiError as error:
-            self._refuse(watcher, error)
+            self._refuse(opening, error)
             return watcher
         watcher.timer = asyncio.get_running_loop().call_later(timeout_s, self.end, watcher)
         if initial is None and events:
@@ -434,7 +428,7 @@ class Fanout:
                 await asyncio.sleep(0)
             self._go_live(opening)
         except ApiError as error:
-            self._refuse(watcher, error)
+            self._refuse(opening, error)
         except Exception:
             log.exception("sending the state of %s failed; the watch ends", self.resource.prefix)
             watcher.sink.close()
@@ -442,22 +436,23 @@ class Fanout:
             self._opening.discard(watcher)
             watcher.opening = None
 
-    def _refuse(self, watcher: Watcher, error: ApiError) -> None:
+    def _refuse(self, opening: Opening, error: ApiError) -> None:
         """Tell within the stream why the watch cannot go on, and end it."""
-        watcher.sink.send(_error_frame(error))
+        watcher = opening.watcher
+        watcher.sink.send(_error_frame(opening.rendering, error))
         watcher.closed = True
         watcher.sink.close()
 
     def _send_state(self, opening: Opening, objects: Sequence[CachedObject]) -> None:
         """Send the selected ones of some objects as ADDED, in pieces."""
-        selection, watcher = opening.options.selection, opening.watcher
+        selection, watcher, rendering = opening.options.selection, opening.watcher, opening.rendering
         everything = selection.everything
         frames: list[bytes] = []
         size = 0
         for obj in objects:
             if not everything and not selection.matches(obj):
                 continue
-            frame = encode_frame("ADDED", opening.rendering.single(obj, columns=opening.columns))
+            frame = rendering.frame("ADDED", rendering.single(obj, columns=opening.columns))
             opening.columns = False
             frames.append(frame)
             size += len(frame)
@@ -474,7 +469,7 @@ class Fanout:
         options = opening.options
         if options.initial_events and options.bookmarks:
             data = opening.rendering.bookmark(opening.revision, INITIAL_EVENTS_END, columns=opening.columns)
-            opening.watcher.sink.send(encode_frame("BOOKMARK", data))
+            opening.watcher.sink.send(opening.rendering.frame("BOOKMARK", data))
             opening.columns = False
 
     def _send_events(self, opening: Opening, events: Sequence[CachedEvent]) -> None:
@@ -500,8 +495,8 @@ class Fanout:
         self.join(opening.watcher, group)
 
 
-def _error_frame(error: ApiError) -> bytes:
-    return encode_frame("ERROR", orjson.dumps(error.status()))
+def _error_frame(rendering: Rendering, error: ApiError) -> bytes:
+    return rendering.frame("ERROR", rendering.status(error.status()))
 
 
 def _forget_frames(events: Sequence[CachedEvent]) -> None:
