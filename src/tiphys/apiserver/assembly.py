@@ -23,9 +23,11 @@ from tiphys.apiserver.cache import ResourceCache, WatchCache
 from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.crds import CustomResources
 from tiphys.apiserver.frontproxy import FrontProxy
+from tiphys.apiserver.health import Check, Health
 from tiphys.apiserver.kubelets import KubeletDialer
+from tiphys.apiserver.metrics import RequestMetrics
 from tiphys.apiserver.nodeauthorizer import AuthorizerChain, NodeAuthorizer
-from tiphys.apiserver.paths import Check, server_paths
+from tiphys.apiserver.paths import server_paths
 from tiphys.apiserver.pipeline import ApiServer, Authorizer
 from tiphys.apiserver.plugins.certificates import CertificatePermissions
 from tiphys.apiserver.plugins.claims import ClaimProtection, ClaimResize
@@ -46,6 +48,7 @@ from tiphys.apiserver.registry import Registry
 from tiphys.apiserver.resources import Resources, SubresourceHandler
 from tiphys.apiserver.reviews import review_handlers
 from tiphys.apiserver.service_addresses import ServiceAddresses
+from tiphys.apiserver.statemetrics import MeasuredStore, publish_process, publish_state
 from tiphys.apiserver.subresources.node import kubelet_handlers
 from tiphys.apiserver.subresources.pod import handle_binding, handle_eviction
 from tiphys.apiserver.subresources.scale import handle_scale
@@ -54,6 +57,7 @@ from tiphys.apiserver.tokens import Tokens
 from tiphys.apiserver.webhooks.client import WebhookClient
 from tiphys.apiserver.webhooks.services import ServiceResolver
 from tiphys.base.clock import Clock, Randomness
+from tiphys.base.metrics import Metrics
 from tiphys.store.interface import Store, StoreFailed
 from tiphys.wire.message import Handler
 from tiphys.wire.tls import create_signing_key
@@ -96,6 +100,8 @@ class Assembled:
     audiences: tuple[str, ...]
     reads: Reads
     webhooks: WebhookClient
+    health: Health
+    metrics: Metrics
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def stop(self) -> None:
@@ -121,7 +127,8 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     rbac = RbacAuthorizer(cache, _finder(kinds, "rbac.authorization.k8s.io"))
     authorizer = AuthorizerChain(NodeAuthorizer(cache, _finder(kinds, "")), rbac)
     admission = _admission(config, cache, kinds, clock, randomness, rbac, authorizer)
-    registry = Registry(store, cache, kinds, admission, clock, randomness, converter)
+    metrics = Metrics()
+    registry = Registry(MeasuredStore(store, metrics, clock), cache, kinds, admission, clock, randomness, converter)
     authenticator = RequestAuthenticator(tokens, audiences, cache, _finder(kinds, ""), config.front_proxy)
     subresources: dict[tuple[str, str], SubresourceHandler] = {
         ("*", "scale"): handle_scale,
@@ -133,15 +140,21 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     virtual = {**review_handlers(authenticator, authorizer, rbac, audiences), ("", "bindings"): handle_binding}
     resources = Resources(kinds, registry, reads, subresources, virtual)
     custom = CustomResources(registry, kinds, cache)
-    paths = server_paths(kinds, tokens, store, cache, _checks(store, cache, clock), _server_address(config))
-    server = ApiServer(authenticator, authorizer, resources, paths, {kind.group for kind in kinds.all()})
+    health = Health(_checks(store, cache, clock))
+    paths = server_paths(kinds, tokens, health, metrics, _server_address(config))
+    own_groups = {kind.group for kind in kinds.all()}
+    counted = RequestMetrics(metrics, kinds, paths.exact)
+    server = ApiServer(authenticator, authorizer, resources, paths, own_groups, metrics=counted, clock=clock)
+    publish_state(metrics, cache, store, health, config.kubernetes_version)
+    publish_process(metrics, clock.now_s())
     await custom.load()
     await bootstrap(registry, config.advertised, config.front_proxy, config.service_cidr)
     tasks = [
         asyncio.create_task(custom.run(), name="custom-resources"),
         asyncio.create_task(_run_compaction(store), name="compaction"),
     ]
-    return Assembled(server.handle, registry, cache, kinds, tokens, audiences, reads, webhooks, tasks)
+    health.complete()
+    return Assembled(server.handle, registry, cache, kinds, tokens, audiences, reads, webhooks, health, metrics, tasks)
 
 
 def _webhooks(cache: WatchCache, kinds: Kinds) -> WebhookClient:
@@ -234,7 +247,7 @@ def _checks(store: Store, cache: WatchCache, clock: Clock) -> dict[str, Check]:
         waited_s = clock.monotonic_s() - since_s
         return "" if waited_s < CACHE_LAG_S else f"the watch cache does not reach revision {revision} of the store"
 
-    return {"etcd": lambda: "", "informer-sync": informer_sync}
+    return {"etcd": lambda: "", "etcd-readiness": lambda: "", "informer-sync": informer_sync}
 
 
 async def _run_compaction(store: Store) -> None:

@@ -1,9 +1,13 @@
-"""What happens to every request, in order: one function, `ApiServer.handle`, is the map.
+"""What happens to every request, in order: `ApiServer.handle` and `_serve` are the map.
 
-Routing hands on to resources (resources.py) or to a non-resource path of the table given. Failures become a Status at
-one place, here. Handlers never see a socket.
+Deadline, authentication, impersonation, flow control, authorization, routing; then the answer is counted. Routing hands
+on to resources (resources.py) or to a non-resource path of the table given. Failures become a Status at one place,
+here. Handlers never see a socket.
 
-Spec: Kubernetes documentation, "Controlling access to the Kubernetes API"; "User impersonation".
+What a plain GET of a path asks for is remembered with its counters and its last flow (`Shape`), so that a repeated one
+pays for none of it again.
+
+Spec: Kubernetes documentation, "Controlling access to the Kubernetes API"; "API Priority and Fairness".
 """
 
 from __future__ import annotations
@@ -15,14 +19,21 @@ from typing import Protocol
 
 import orjson
 
+from tiphys.api.kind import Kinds
+from tiphys.apiserver.deadlines import REQUEST_TIMEOUT_S, is_long_running, timeout_of, within
+from tiphys.apiserver.impersonation import impersonate, is_impersonating
+from tiphys.apiserver.metrics import RequestCounters, RequestMetrics
 from tiphys.apiserver.requestinfo import RequestInfo, parse_request_info
-from tiphys.apiserver.user import AUTHENTICATED, SERVICE_ACCOUNT_PREFIX, User
-from tiphys.base.errors import ApiError, bad_request, forbidden, internal, path_not_found
-from tiphys.wire.message import Answer, Request, Response
+from tiphys.apiserver.user import AUTHENTICATED, User
+from tiphys.base.clock import Clock, SystemClock
+from tiphys.base.errors import ApiError, forbidden, internal, path_not_found
+from tiphys.base.metrics import Metrics
+from tiphys.wire.message import Answer, Request, Response, Sink, Stream, Upgrade
 
 log = logging.getLogger(__name__)
 
 REMEMBERED_PATHS = 4096
+REMEMBERED_USERS = 1024
 
 
 class Authenticator(Protocol):
@@ -61,6 +72,17 @@ class Paths:
         return next((h for prefix, h in self.prefixes if path.startswith(prefix)), None)
 
 
+class Shape:
+    """What is known of a request before anybody looks at who makes it."""
+
+    __slots__ = ("counters", "info", "long_running")
+
+    def __init__(self, info: RequestInfo, counters: RequestCounters) -> None:
+        self.info = info
+        self.counters = counters
+        self.long_running = is_long_running(info)
+
+
 class ApiServer:
     """The request pipeline. `handle` is the Handler that the HTTP core and the local client call."""
 
@@ -71,42 +93,91 @@ class ApiServer:
         resources: ResourceHandler,
         paths: Paths,
         own_groups: Collection[str] = (),
+        *,
+        metrics: RequestMetrics | None = None,
+        clock: Clock | None = None,
+        request_timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> None:
         self._authenticator = authenticator
         self._authorizer = authorizer
         self._resources = resources
         self._paths = paths
         self._own_groups = frozenset(own_groups)
-        self._gets: dict[str, RequestInfo] = {}
+        self._metrics = metrics or RequestMetrics(Metrics(), Kinds((), (1, 0)))
+        self._now_s = (clock or SystemClock()).monotonic_s
+        self._request_timeout_s = request_timeout_s
+        self._gets: dict[str, Shape] = {}
         """What plain GETs of paths seen lately ask for."""
+        self._trusted: dict[tuple[str, tuple[str, ...]], User] = {}
 
     async def handle(self, request: Request) -> Answer:
         """Answer one request. Never raises but for cancellation."""
+        shape = self._shape(request)
+        began_s = self._now_s()
         try:
-            user = self._authenticate(request)
-            info = self._info(request)
-            user = self._impersonate(request, user)
-            self._authorize(user, info)
-            return await self._route(request, info, user)
-        except ApiError as error:
-            return status_response(error) if error.code != 404 or error.details else self._no_such_path(request, error)
+            if shape.long_running:
+                return await self._serve(request, shape, began_s)
+            timeout_s = self._request_timeout_s
+            if request.raw_query:
+                timeout_s = timeout_of(request, timeout_s)
+            request.deadline_s = began_s + timeout_s
+            return await within(self._serve(request, shape, began_s), timeout_s)
+        except ApiError as error:  # too late, or a timeout that is none
+            answer = status_response(error)
+            if error.code == 504:
+                self._metrics.late.inc((shape.counters.labels[0],))
         except Exception as error:  # the request boundary: a bug in one request must not hurt another
             log.exception("%s %s failed", request.method, request.path)
-            return status_response(internal(f"{type(error).__name__}: {error}"))
+            answer = status_response(internal(f"{type(error).__name__}: {error}"))
+        shape.counters.done(answer.status, self._now_s() - began_s, answer.body)
+        return answer
 
-    def _info(self, request: Request) -> RequestInfo:
-        if request.raw_query or request.method != "GET":
-            return parse_request_info(request)
-        info = self._gets.get(request.path)
-        if info is None:
-            info = parse_request_info(request)
-            if len(self._gets) >= REMEMBERED_PATHS:
-                self._gets.clear()
-            self._gets[request.path] = info
-        return info
+    async def _serve(self, request: Request, shape: Shape, began_s: float) -> Answer:
+        counters, running = shape.counters, self._metrics.running
+        kind = counters.kind
+        running[kind] += 1
+        try:
+            user = self._authenticate(request)
+            if is_impersonating(request.headers):
+                user = self._impersonate(request, user)
+            info = shape.info
+            self._authorize(user, info)
+            if info.is_resource:
+                answer = await self._resources(request, info, user)
+            else:
+                answer = await self._find(request.path)(request, user)
+        except ApiError as error:
+            answer = self._refusal(request, error)
+        finally:
+            running[kind] -= 1
+        if isinstance(answer, Response):
+            counters.done(answer.status, self._now_s() - began_s, answer.body)
+            return answer
+        return self._followed(answer, counters, began_s)
 
-    def _no_such_path(self, request: Request, error: ApiError) -> Response:
-        """Upstream answers a path that nothing claims in plain text; below a group of its own it is a Status."""
+    def _shape(self, request: Request) -> Shape:
+        query = request.raw_query
+        if request.method == "GET" and not (query and ("watch" in query or "metadata.name" in query)):
+            # no other part of a query changes what a GET asks for
+            shape = self._gets.get(request.path)
+            if shape is None:
+                info = parse_request_info(request)
+                if len(self._gets) >= REMEMBERED_PATHS:
+                    self._gets.clear()
+                shape = self._gets[request.path] = Shape(info, self._metrics.of(info))
+            return shape
+        info = parse_request_info(request)
+        if info.verb in ("get", "list", "watch"):
+            return Shape(info, self._metrics.of(info))
+        dry_run = "dryRun=" in query
+        apply = info.verb == "patch" and "apply-patch" in request.headers.get("content-type", "")
+        return Shape(info, self._metrics.of(info, dry_run=dry_run, apply=apply))
+
+    def _refusal(self, request: Request, error: ApiError) -> Response:
+        """Return the answer for a failure. Upstream tells a path that nothing claims in plain text; below a group of its
+        own it is a Status."""
+        if error.code != 404 or error.details:
+            return status_response(error)
         path = request.path
         if path.startswith(("/api/", "/version/")) or path in ("/api", "/version"):
             return status_response(error)
@@ -118,50 +189,65 @@ class ApiServer:
     def _authenticate(self, request: Request) -> User:
         trusted = request.peer.trusted_user
         if trusted is not None:
-            return User(trusted[0], (*trusted[1], AUTHENTICATED))
-        return self._authenticator.authenticate(request)
+            user = self._trusted.get(trusted)
+            if user is None:
+                if len(self._trusted) >= REMEMBERED_USERS:
+                    self._trusted.clear()
+                user = self._trusted[trusted] = User(trusted[0], (*trusted[1], AUTHENTICATED))
+            return user
+        try:
+            user = self._authenticator.authenticate(request)
+        except ApiError:
+            self._metrics.refused += 1
+            raise
+        users, name = self._metrics.users, user.name
+        if name in users:
+            users[name] += 1
+        else:
+            self._metrics.authenticated(name)
+        return user
 
     def _authorize(self, user: User, info: RequestInfo) -> None:
         decision = self._authorizer.authorize(user, info)
         if not decision.allowed:
+            self._metrics.denied += 1
             raise denial(user, info, decision.reason)
+        self._metrics.allowed += 1
 
-    async def _route(self, request: Request, info: RequestInfo, user: User) -> Answer:
-        if info.is_resource:
-            return await self._resources(request, info, user)
-        handler = self._paths.find(request.path)
+    def _find(self, path: str) -> PathHandler:
+        handler = self._paths.find(path)
         if handler is None:
             raise path_not_found()
-        return await handler(request, user)
+        return handler
 
     def _impersonate(self, request: Request, user: User) -> User:
-        headers = request.headers
-        if "impersonate-user" not in headers:
-            if "impersonate-group" in headers or "impersonate-uid" in headers:
-                raise bad_request("requested impersonation of groups or uid without a user: set Impersonate-User")
-            return user
-        name = headers["impersonate-user"]
-        groups = tuple(g.strip() for g in headers.get("impersonate-group", "").split(",") if g.strip())
-        self._may_impersonate(user, "users", name)
-        for group in groups:
-            self._may_impersonate(user, "groups", group)
-        if name.startswith(SERVICE_ACCOUNT_PREFIX) and not groups:
-            namespace = name.removeprefix(SERVICE_ACCOUNT_PREFIX).partition(":")[0]
-            groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
-        extra = {
-            key.removeprefix("impersonate-extra-"): (value,)
-            for key, value in headers.items()
-            if key.startswith("impersonate-extra-")
-        }
-        if AUTHENTICATED not in groups and name != "system:anonymous":
-            groups = (*groups, AUTHENTICATED)
-        return User(name, groups, headers.get("impersonate-uid", ""), extra)
+        def check(info: RequestInfo) -> None:
+            decision = self._authorizer.authorize(user, info)
+            if not decision.allowed:
+                raise denial(user, info, decision.reason)
 
-    def _may_impersonate(self, user: User, resource: str, name: str) -> None:
-        info = RequestInfo(True, "impersonate", "", "", "v1", "", resource, name)
-        decision = self._authorizer.authorize(user, info)
-        if not decision.allowed:
-            raise denial(user, info, decision.reason)
+        return impersonate(request.headers, check)
+
+    def _followed(self, answer: Stream | Upgrade, counters: RequestCounters, began_s: float) -> Answer:
+        """Return an answer that comes over time such that it is counted while it is open."""
+        if isinstance(answer, Upgrade):
+            counters.done(101, self._now_s() - began_s, b"")
+            return answer
+        start, now_s, status = answer.start, self._now_s, answer.status
+
+        def counted(sink: Sink) -> Callable[[], None]:
+            counters.running += 1
+            stop = start(sink)
+
+            def stopped() -> None:
+                counters.running -= 1
+                counters.done(status, now_s() - began_s, b"")
+                stop()
+
+            return stopped
+
+        answer.start = counted
+        return answer
 
 
 def denial(user: User, info: RequestInfo, reason: str) -> ApiError:

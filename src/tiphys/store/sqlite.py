@@ -89,6 +89,11 @@ class SqliteStore:
     def compacted_revision(self) -> int:
         return self._ledger.compacted
 
+    def size_bytes(self) -> int:
+        """Return the size of the store's files."""
+        files = (self._path + suffix for suffix in ("", "-wal"))
+        return sum(os.path.getsize(file) for file in files if os.path.exists(file))
+
     async def get(self, key: str) -> Entry | None:
         return self._ledger.entries.get(key)
 
