@@ -108,12 +108,13 @@ class _Checker:
 
     # Names
 
-    def _variable(self, name: str) -> Type | None:
+    def _variable(self, name: str, own: bool = False) -> Type | None:
+        """Return the type of a variable; `own` asks for those of macros only."""
         if not name.startswith("."):
             for scope in reversed(self._scopes):
                 if name in scope:
                     return scope[name]
-        return self._names.variables.get(name.removeprefix("."))
+        return None if own else self._names.variables.get(name.removeprefix("."))
 
     def _ident(self, node: Ident) -> Type:
         found = self._variable(node.name)
@@ -124,6 +125,13 @@ class _Checker:
 
     def _select(self, node: Select) -> Type:
         name = None if node.test else qualified_name(node)
+        if (
+            name is not None
+            and name in self._names.variables
+            and self._variable(name.split(".", 1)[0], own=True) is None
+        ):
+            node.variable = name
+            return self._names.variables[name]
         if name is not None and self._variable(name.split(".", 1)[0] or name) is None:
             named = self._names.type_names.get(name.removeprefix("."))
             if named is not None:

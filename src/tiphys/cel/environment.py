@@ -96,8 +96,8 @@ class Environment:
     ) -> None:
         self.variables: Final = dict(variables)
         self.libraries: Final = libraries
-        self.structs: Final = dict(structs or {})
-        """Objects that an expression may make: `Name{field: value}`."""
+        self.structs: Final = structs or {}
+        """Objects that an expression may make: `Name{field: value}`. They may be made when they are asked for."""
         self._names: checker.Names | None = None
 
     def extend(
@@ -107,9 +107,8 @@ class Environment:
         structs: Mapping[str, ObjectType] | None = None,
     ) -> Environment:
         """Return an environment with more in it; a variable of the same name replaces that of this one."""
-        extended = Environment(
-            {**self.variables, **(variables or {})}, self.libraries + libraries, {**self.structs, **(structs or {})}
-        )
+        both = {**self.structs, **structs} if structs and self.structs else structs or self.structs
+        extended = Environment({**self.variables, **(variables or {})}, self.libraries + libraries, both)
         if not libraries and self._names is not None:
             shared = self._names
             extended._names = checker.Names(extended.variables, shared.functions, extended.structs, shared.type_names)

@@ -16,7 +16,7 @@ from tiphys.cel.data import Converter, converter
 from tiphys.cel.errors import EvaluationError
 from tiphys.cel.syntax import Bind, Call, Fold, Ident, ListNode, Literal, MapNode, Node, Select, StructNode
 from tiphys.cel.types import ObjectType, Type
-from tiphys.cel.values import Optional, TypeValue, Value
+from tiphys.cel.values import Optional, Struct, TypeValue, Value
 
 _PRECISE: Final = frozenset(
     {
@@ -84,6 +84,9 @@ class Planner:
         name = node.name.removeprefix(".")
         if name not in self._variables:
             return constant(TypeValue(_type_name(node.type)))
+        return self._declared(name)
+
+    def _declared(self, name: str) -> Code:
         slot = self.slots.get(name)
         if slot is None:
             slot = self.slots[name] = self._place()
@@ -96,6 +99,8 @@ class Planner:
     def _select(self, node: Select) -> Code:
         if node.constant is not None:
             return constant(node.constant)
+        if node.variable:
+            return self._declared(node.variable)
         target = node.operand.type
         if node.test:
             operand = self.plan(node.operand)
@@ -115,7 +120,7 @@ class Planner:
         """Plan a chain of fields at once, as far as nothing within has to be converted."""
         keys: list[str] = []
         current: Node = node
-        while isinstance(current, Select) and not current.test and current.constant is None:
+        while isinstance(current, Select) and not current.test and current.constant is None and not current.variable:
             if current.operand.type.kind not in ("object", "map"):
                 break
             if current is not node and _selected_converter(current) is not None:
@@ -220,7 +225,7 @@ class Planner:
             value = self.plan(entry.value)
             cost += value.cost
             runs.append((constant(_key(node.type, entry.key.value)).run, value.run, entry.optional))
-        return Code(lambda frame: _made_map(frame, runs), cost)
+        return Code(lambda frame: Struct(node.type, _made_map(frame, runs)), cost)
 
     # Macros
 

@@ -52,6 +52,8 @@ class Select(Node):
     test: bool = False
     constant: Value = None
     """Set by the checker where the whole is the name of a type."""
+    variable: str = ""
+    """Set by the checker where the whole is the name of a variable, such as `authorizer.requestResource`."""
 
 
 @dataclass(slots=True, eq=False)

@@ -100,6 +100,16 @@ class Optional:
 NONE: Final = Optional(None, present=False)
 
 
+class Struct(dict[str, Any]):
+    """An object that an expression made, `Name{field: value}`. It equals a map of the same fields."""
+
+    __slots__ = ("cel_type",)
+
+    def __init__(self, cel_type: Type, fields: dict[str, Any]) -> None:
+        super().__init__(fields)
+        self.cel_type: Final = cel_type
+
+
 class TypeValue:
     """A type as a value, known by its name only, as `type(x)` returns it."""
 
