@@ -1,31 +1,36 @@
-"""What a CustomResourceDefinition's versions may say: structural schemas, printer columns, subresources, fields.
+"""What a CustomResourceDefinition's versions may say: schemas, printer columns, subresources, fields, deprecations.
 
 Names, scope and conversion are checked by the kind's strategy (api/strategies/extension.py); `with_version_rules` adds
-the rules here to it, which know of schemas and JSON paths. The table of built-in kinds joins them.
+the rules here to it, which know of schemas and paths. The table of built-in kinds joins them. Schemas are checked in
+crdschema.py.
 
-Spec: Kubernetes docs, "Extend the Kubernetes API with CustomResourceDefinitions", "Specifying a structural schema".
+Paths are those of upstream's internal form of a definition, which holds what all versions have alike only once: with
+one version the schema is `spec.validation.openAPIV3Schema`, not `spec.versions[0].schema.openAPIV3Schema`.
+
+Spec: Kubernetes docs, "Extend the Kubernetes API with CustomResourceDefinitions".
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from tiphys.api.causes import forbidden, invalid_value, not_supported, required
-from tiphys.api.jsonpath import BadPath, parse_json_path
+from tiphys.api.causes import duplicate, invalid_value, required, too_many
+from tiphys.api.crdschema import schema_causes
 from tiphys.api.kind import Context, JsonObject, Strategy
-from tiphys.api.pattern import pattern_problem
+from tiphys.api.schemapath import BadSchemaPath, resolve_schema_path
 from tiphys.base.errors import Cause
 
-APPROVAL_ANNOTATION = "api-approved.kubernetes.io"
-
 _PROTECTED = re.compile(r"(.*\.)?(k8s|kubernetes)\.io")
-_TYPES = ("array", "boolean", "integer", "number", "object", "string")
 _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
-_COMBINATORS = ("allOf", "anyOf", "oneOf")
-_NOT_INSIDE_COMBINATORS = ("additionalProperties", "default", "description", "nullable", "title", "type")
+_COLUMN_FORMATS = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
+_SELECTABLE_TYPES = ("string", "boolean", "integer")
+_SELECTABLE_FIELDS_MAX = 8
+_SELECTABLE_FIELDS_FROM = 31
+"""Kubernetes minor from which selectable fields of custom resources are on by default."""
+_WARNING_MAX_BYTES = 256
 
 
 def is_protected(group: str) -> bool:
@@ -49,145 +54,146 @@ def with_version_rules(strategy: Strategy) -> Strategy:
     """Return the strategy with the rules of this module added to its validation."""
 
     def validate(crd: JsonObject, context: Context) -> list[Cause]:
-        return strategy.validate(crd, context) + validate_versions(crd)
+        causes = strategy.validate(crd, context)
+        if context.creating:
+            causes = causes + validate_versions(crd, None, context.kubernetes_version[1])
+        return causes
 
-    return replace(strategy, validate=validate)
+    def validate_update(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
+        causes = strategy.validate_update(new, old, context)
+        return causes + validate_versions(new, old, context.kubernetes_version[1])
+
+    return replace(strategy, validate=validate, validate_update=validate_update)
 
 
-def validate_versions(crd: JsonObject) -> list[Cause]:
-    """Return the causes of everything in a definition's versions that cannot be served."""
+def validate_versions(crd: JsonObject, old: JsonObject | None = None, minor: int = 37) -> list[Cause]:
+    """Return the causes of everything in a definition's versions that cannot be served.
+
+    `old` is the definition before an update; a schema that it has already may stay, though its rules cost too much.
+    """
     spec = crd.get("spec") or {}
     causes: list[Cause] = []
-    if spec.get("preserveUnknownFields"):
-        text = "must be false in order to use defaults in the schema"
+    if spec.get("preserveUnknownFields") and not ((old or {}).get("spec") or {}).get("preserveUnknownFields"):
+        text = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead"
         causes.append(invalid_value("spec.preserveUnknownFields", True, text))
-    for index, version in enumerate(spec.get("versions") or ()):
-        path = f"spec.versions[{index}]"
+    versions = [version for version in spec.get("versions") or () if isinstance(version, dict)]
+    known = {version.get("name"): version for version in ((old or {}).get("spec") or {}).get("versions") or ()}
+    for index, version in enumerate(versions):
+        causes += _deprecation_causes(version, f"spec.versions[{index}]")
+    has_status = any("status" in (version.get("subresources") or {}) for version in versions)
+    for version, path in _each(versions, "schema", "spec.validation"):
         schema = (version.get("schema") or {}).get("openAPIV3Schema")
         if schema is not None:
-            causes += structural_causes(schema, f"{path}.schema.openAPIV3Schema")
-        causes += _subresource_causes(version.get("subresources") or {}, f"{path}.subresources")
+            before = ((known.get(version.get("name")) or {}).get("schema") or {}).get("openAPIV3Schema")
+            status = has_status if path == "spec.validation" else "status" in (version.get("subresources") or {})
+            same = before is not None and before == schema
+            causes += schema_causes(schema, f"{path}.openAPIV3Schema", has_status=status, minor=minor, unchanged=same)
+    for version, path in _each(versions, "subresources", "spec.subresources"):
+        causes += _scale_causes(version.get("subresources") or {}, path)
+    for version, path in _each(versions, "additionalPrinterColumns", "spec.additionalPrinterColumns"):
         for position, column in enumerate(version.get("additionalPrinterColumns") or ()):
-            causes += _column_causes(column, f"{path}.additionalPrinterColumns[{position}]")
-        for position, field in enumerate(version.get("selectableFields") or ()):
-            causes += _path_causes(field.get("jsonPath", ""), f"{path}.selectableFields[{position}].jsonPath")
+            causes += _column_causes(column, f"{path}[{position}]")
+    if minor >= _SELECTABLE_FIELDS_FROM:
+        for version, path in _each(versions, "selectableFields", "spec.selectableFields"):
+            causes += _selectable_causes(version, path)
     return causes
 
 
-def _subresource_causes(subresources: JsonObject, path: str) -> list[Cause]:
+def _each(versions: list[JsonObject], field: str, shared: str) -> list[tuple[JsonObject, str]]:
+    """Return the versions with the path of a field of theirs: one shared path when all say the same."""
+    told = [version.get(field) for version in versions]
+    if told and told[0] and all(value == told[0] for value in told):
+        return [(versions[0], shared)]
+    return [(version, f"spec.versions[{index}].{field}") for index, version in enumerate(versions)]
+
+
+def _deprecation_causes(version: JsonObject, path: str) -> Iterator[Cause]:
+    warning = version.get("deprecationWarning")
+    if warning is None:
+        return
+    where = f"{path}.deprecationWarning"
+    if not version.get("deprecated"):
+        yield invalid_value(where, warning, "can only be set for deprecated versions")
+        return
+    if len(warning.encode("utf-8", "surrogatepass")) > _WARNING_MAX_BYTES:
+        yield invalid_value(where, warning, f"must be <= {_WARNING_MAX_BYTES} characters long")
+    if not warning:
+        yield invalid_value(where, warning, "must not be an empty string")
+    bad = next((index for index, char in enumerate(warning) if not char.isprintable()), None)
+    if bad is not None:
+        text = "must only contain printable UTF-8 characters; non-printable character found at index"
+        yield invalid_value(where, warning, f"{text} {len(warning[:bad].encode('utf-8', 'surrogatepass'))}")
+
+
+def _scale_causes(subresources: JsonObject, path: str) -> Iterator[Cause]:
     scale = subresources.get("scale")
     if scale is None:
-        return []
-    causes: list[Cause] = []
-    wanted = (("specReplicasPath", (".spec.",)), ("statusReplicasPath", (".status.",)))
-    for field, prefixes in (*wanted, ("labelSelectorPath", (".spec.", ".status."))):
-        text = scale.get(field, "")
+        return
+    wanted = (
+        ("specReplicasPath", (".spec.",), ".spec"),
+        ("statusReplicasPath", (".status.",), ".status"),
+        ("labelSelectorPath", (".spec.", ".status."), "either .spec or .status"),
+    )
+    for field, prefixes, where in wanted:
+        text, at = scale.get(field) or "", f"{path}.scale.{field}"
         if not text:
             if field != "labelSelectorPath":
-                causes.append(required(f"{path}.scale.{field}"))
+                yield required(at)
+        elif not text.startswith("."):
+            yield invalid_value(at, text, "must be a simple json path starting with .")
         elif not text.startswith(prefixes):
-            where = "either .spec or .status" if len(prefixes) > 1 else prefixes[0].rstrip(".")
-            causes.append(invalid_value(f"{path}.scale.{field}", text, f"should be a json path under {where}"))
-    return causes
+            yield invalid_value(at, text, f"should be a json path under {where}")
 
 
-def _column_causes(column: JsonObject, path: str) -> list[Cause]:
-    causes = [required(f"{path}.{field}") for field in ("name", "type") if not column.get(field)]
-    if column.get("type") and column["type"] not in _COLUMN_TYPES:
-        causes.append(not_supported(f"{path}.type", column["type"], _COLUMN_TYPES))
-    return causes + _path_causes(column.get("jsonPath", ""), f"{path}.jsonPath")
-
-
-def _path_causes(text: str, path: str) -> list[Cause]:
-    if not text:
-        return [required(path)]
-    try:
-        parse_json_path(text)
-    except BadPath as error:
-        return [invalid_value(path, text, str(error))]
-    return []
-
-
-def structural_causes(schema: Mapping[str, Any], path: str) -> list[Cause]:
-    """Return a cause for everything that keeps an OpenAPI v3 schema from being structural."""
-    causes: list[Cause] = []
-    kind = schema.get("type", "")
+def _column_causes(column: JsonObject, path: str) -> Iterator[Cause]:
+    if not column.get("name"):
+        yield required(f"{path}.name")
+    kind, form, source = column.get("type") or "", column.get("format") or "", column.get("jsonPath") or ""
+    one_of = f"must be one of {','.join(_COLUMN_TYPES)}"
     if not kind:
-        causes.append(required(f"{path}.type", "must not be empty at the root"))
-    elif kind != "object":
-        causes.append(invalid_value(f"{path}.type", kind, "must be object at the root"))
-    metadata = (schema.get("properties") or {}).get("metadata") or {}
-    if set(metadata.get("properties") or {}) - {"name", "generateName"}:
-        text = "must not specify anything other than name and generateName, but metadata is implicitly specified"
-        causes.append(forbidden(f"{path}.properties[metadata]", text))
-    return causes + _node_causes(schema, path)
+        yield required(f"{path}.type", one_of)
+    elif kind not in _COLUMN_TYPES:
+        yield invalid_value(f"{path}.type", kind, one_of)
+    if form and form not in _COLUMN_FORMATS:
+        yield invalid_value(f"{path}.format", form, f"must be one of {','.join(_COLUMN_FORMATS)}")
+    if not source:
+        yield required(f"{path}.JSONPath")
+    elif not source.startswith("."):
+        yield invalid_value(f"{path}.JSONPath", source, "must be a simple json path starting with .")
 
 
-def _node_causes(schema: Mapping[str, Any], path: str) -> list[Cause]:
-    """Return the causes of a schema node whose type was checked by its parent."""
-    causes: list[Cause] = []
-    if schema.get("$ref"):
-        causes.append(forbidden(f"{path}.$ref", "$ref is not supported"))
-    causes += _pattern_causes(schema, path)
-    if schema.get("type") and schema["type"] not in _TYPES:
-        causes.append(not_supported(f"{path}.type", schema["type"], _TYPES))
-    if schema.get("uniqueItems"):
-        text = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
-        causes.append(forbidden(f"{path}.uniqueItems", text))
-    properties, additional = schema.get("properties") or {}, schema.get("additionalProperties")
-    if additional is False:
-        causes.append(forbidden(f"{path}.additionalProperties", "additionalProperties cannot be set to false"))
-    if properties and additional is not None:
-        text = "additionalProperties and properties are mutual exclusive"
-        causes.append(forbidden(f"{path}.additionalProperties", text))
-    if schema.get("type") == "array" and not isinstance(schema.get("items"), dict):
-        causes.append(required(f"{path}.items", "must be specified"))
-    for name, child in properties.items():
-        causes += _child_causes(child, f"{path}.properties[{name}]", "specified object fields")
-    if isinstance(additional, dict):
-        causes += _child_causes(additional, f"{path}.additionalProperties", "specified object fields")
-    if isinstance(schema.get("items"), dict):
-        causes += _child_causes(schema["items"], f"{path}.items", "specified array items")
-    for name in _COMBINATORS:
-        for index, child in enumerate(schema.get(name) or ()):
-            causes += _combined_causes(child, f"{path}.{name}[{index}]", bool(schema.get("x-kubernetes-int-or-string")))
-    if isinstance(schema.get("not"), dict):
-        causes += _combined_causes(schema["not"], f"{path}.not", False)
-    return causes
+def _selectable_causes(version: JsonObject, path: str) -> Iterator[Cause]:
+    fields = version.get("selectableFields") or ()
+    schema = (version.get("schema") or {}).get("openAPIV3Schema")
+    if fields and schema is None:
+        text = "selectableFields may only be set when version.schema.openAPIV3Schema is not included"
+        yield invalid_value(path, "", text)
+        return
+    seen: set[str] = set()
+    for index, field in enumerate(fields):
+        text, where = field.get("jsonPath") or "", f"{path}[{index}].jsonPath"
+        if not text:
+            yield required(where)
+            continue
+        try:
+            shown, found = resolve_schema_path(text, schema or {}, brackets=False)
+        except BadSchemaPath as error:
+            yield invalid_value(where, text, f"is an invalid path: {error}")
+            continue
+        yield from _selectable_field_causes(text, shown, found, where)
+        if shown in seen:
+            yield duplicate(where, text)
+        seen.add(shown)
+    if len(seen) > _SELECTABLE_FIELDS_MAX:
+        yield too_many(path, len(seen), _SELECTABLE_FIELDS_MAX)
 
 
-def _pattern_causes(schema: Mapping[str, Any], path: str) -> list[Cause]:
-    problem = pattern_problem(schema.get("pattern") or "")
-    if not problem:
-        return []
-    text = f"must be a valid regular expression, but isn't: {problem}"
-    return [invalid_value(f"{path}.pattern", schema["pattern"], text)]
-
-
-def _child_causes(schema: Mapping[str, Any], path: str, where: str) -> list[Cause]:
-    causes: list[Cause] = []
-    free = schema.get("x-kubernetes-int-or-string") or schema.get("x-kubernetes-preserve-unknown-fields")
-    if not schema.get("type") and not free and not schema.get("$ref"):
-        causes.append(required(f"{path}.type", f"must not be empty for {where}"))
-    if schema.get("x-kubernetes-int-or-string") and schema.get("type"):
-        text = "must be empty if x-kubernetes-int-or-string is true"
-        causes.append(invalid_value(f"{path}.type", schema["type"], text))
-    return causes + _node_causes(schema, path)
-
-
-def _combined_causes(schema: Mapping[str, Any], path: str, int_or_string: bool) -> list[Cause]:
-    """Return the causes of a schema inside allOf and the like, which may only restrict values."""
-    causes = [
-        forbidden(f"{path}.{name}", "must be empty to be structural")
-        for name in _NOT_INSIDE_COMBINATORS
-        if schema.get(name) and not (name == "type" and int_or_string)
-    ]
-    causes += _pattern_causes(schema, path)
-    for name, child in (schema.get("properties") or {}).items():
-        causes += _combined_causes(child, f"{path}.properties[{name}]", False)
-    if isinstance(schema.get("items"), dict):
-        causes += _combined_causes(schema["items"], f"{path}.items", False)
-    for name in _COMBINATORS:
-        for index, child in enumerate(schema.get(name) or ()):
-            causes += _combined_causes(child, f"{path}.{name}[{index}]", int_or_string)
-    return causes
+def _selectable_field_causes(text: str, shown: str, schema: Any, path: str) -> Iterator[Cause]:
+    if shown.partition(".")[0] == "metadata":
+        yield invalid_value(path, text, "must not point to fields in metadata")
+    if schema.get("type") not in _SELECTABLE_TYPES:
+        detail = (
+            "must point to a field of type string, boolean or integer. "
+            "Enum string fields and strings with formats are allowed."
+        )
+        yield invalid_value(path, text, detail)

@@ -1,15 +1,15 @@
 """Validation of a value against the JSON-schema keywords that CustomResourceDefinitions may use.
 
 Pure: value and schema in, causes out, each with upstream's text. Values are looked at where the schema names them;
-pruning has happened before. CEL rules (x-kubernetes-validations) are not evaluated here.
+pruning has happened before. An update may leave what was wrong before as it is (`before`, correlation.py). Rules
+(x-kubernetes-validations) are in celrules.py.
 
 Spec: Kubernetes documentation, "CustomResourceDefinition validation"; OpenAPI v3.0 schema object for the keywords.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -17,6 +17,7 @@ from tiphys.api.causes import (
     duplicate,
     go_float,
     go_json,
+    go_quote,
     invalid_value,
     not_supported,
     required,
@@ -24,8 +25,10 @@ from tiphys.api.causes import (
     too_many,
     type_invalid,
 )
+from tiphys.api.correlation import Correlated
 from tiphys.api.patch import equal_json
 from tiphys.api.pattern import matches_pattern
+from tiphys.api.valueformats import fits_format
 from tiphys.base.errors import Cause
 
 Schema = Mapping[str, Any]
@@ -61,8 +64,18 @@ def _child(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def validate_value(value: Any, schema: Schema, path: str, root: bool = False) -> list[Cause]:
-    """Return the causes of a value at a path. `root` True: an object whose metadata is validated elsewhere."""
+def validate_value(
+    value: Any, schema: Schema, path: str, root: bool = False, before: Correlated | None = None
+) -> list[Cause]:
+    """Return the causes of a value at a path. `root` True: an object whose metadata is validated elsewhere.
+
+    `before` is what the value was before an update: what was wrong and has not changed is no cause.
+    """
+    causes = _validate(value, schema, path, root, before)
+    return [] if causes and before is not None and before.is_same() else causes
+
+
+def _validate(value: Any, schema: Schema, path: str, root: bool, before: Correlated | None) -> list[Cause]:
     if value is None and (schema.get("nullable") or not schema.get("type")):
         return []
     mismatch = _validate_type(value, schema, path)
@@ -77,9 +90,10 @@ def validate_value(value: Any, schema: Schema, path: str, root: bool = False) ->
         case int() | float():
             causes += _validate_number(value, schema, path)
         case list():
-            causes += _validate_list(value, schema, path)
+            causes += _validate_list(value, schema, path, before)
         case dict():
-            causes += _validate_object(value, schema, path, root or bool(schema.get(_EMBEDDED)))
+            identified = root or bool(schema.get(_EMBEDDED))
+            causes += _validate_object(value, schema, path, identified, before)
     return causes + _validate_combinations(value, schema, path)
 
 
@@ -113,10 +127,9 @@ def _validate_string(value: str, schema: Schema, path: str) -> list[Cause]:
     pattern = schema.get("pattern")
     if pattern and not matches_pattern(pattern, value):
         causes.append(invalid_value(path, value, f"{path} in body should match '{pattern}'"))
-    check = _FORMATS.get(schema.get("format", ""))
-    if check is not None and not check(value):
-        wanted = schema["format"]
-        causes.append(invalid_value(path, value, f'{path} in body must be of type {wanted}: "{value}"'))
+    wanted = schema.get("format") or ""
+    if wanted and schema.get("type", "string") == "string" and not fits_format(wanted, value):
+        causes.append(type_invalid(path, value, f"{path} in body must be of type {wanted}: {go_quote(value)}"))
     return causes
 
 
@@ -149,7 +162,7 @@ def _validate_number(value: float, schema: Schema, path: str) -> list[Cause]:
     return causes
 
 
-def _validate_list(value: list[Any], schema: Schema, path: str) -> list[Cause]:
+def _validate_list(value: list[Any], schema: Schema, path: str, before: Correlated | None) -> list[Cause]:
     causes = []
     maximum, minimum = schema.get("maxItems"), schema.get("minItems")
     if maximum is not None and len(value) > maximum:
@@ -160,10 +173,11 @@ def _validate_list(value: list[Any], schema: Schema, path: str) -> list[Cause]:
     items = schema.get("items")
     if isinstance(items, Mapping):
         for index, element in enumerate(value):
-            causes += validate_value(element, items, f"{path}[{index}]")
+            known = before.index(index) if before is not None else None
+            causes += validate_value(element, items, f"{path}[{index}]", before=known)
     if schema.get("uniqueItems") and _repeats(value):
         causes.append(invalid_value(path, value, f"{path} in body shouldn't contain duplicates"))
-    return causes + _validate_list_type(value, schema, path)
+    return causes
 
 
 def _repeats(value: list[Any]) -> list[int]:
@@ -171,19 +185,40 @@ def _repeats(value: list[Any]) -> list[int]:
     return [i for i, item in enumerate(value) if any(equal_json(item, value[j]) for j in range(i))]
 
 
-def _validate_list_type(value: list[Any], schema: Schema, path: str) -> list[Cause]:
-    """Sets hold each item once, maps each key once."""
+def validate_list_types(value: Any, schema: Schema, path: str) -> list[Cause]:
+    """Return the causes of what is twice in the sets and keyed lists of a value."""
+    causes: list[Cause] = []
+    if isinstance(value, dict):
+        properties = schema.get("properties") or {}
+        additional = schema.get("additionalProperties")
+        for name, element in value.items():
+            if name in properties:
+                causes += validate_list_types(element, properties[name], _child(path, name))
+            elif isinstance(additional, Mapping):
+                causes += validate_list_types(element, additional, f"{path}[{name}]")
+    elif isinstance(value, list):
+        items = schema.get("items")
+        if isinstance(items, Mapping):
+            for index, element in enumerate(value):
+                causes += validate_list_types(element, items, f"{path}[{index}]")
+        causes += _list_type_causes(value, schema, path)
+    return causes
+
+
+def _list_type_causes(value: list[Any], schema: Schema, path: str) -> list[Cause]:
     list_type = schema.get("x-kubernetes-list-type")
     if list_type == "set":
         return [duplicate(f"{path}[{index}]", value[index]) for index in _repeats(value)]
     if list_type != "map":
         return []
     names = schema.get("x-kubernetes-list-map-keys") or []
-    keys = [{name: item[name] for name in names if name in item} for item in value if isinstance(item, dict)]
+    keys = [{name: item[name] for name in names if name in item} if isinstance(item, dict) else {} for item in value]
     return [duplicate(f"{path}[{index}]", keys[index]) for index in _repeats(keys)]
 
 
-def _validate_object(value: dict[str, Any], schema: Schema, path: str, identified: bool) -> list[Cause]:
+def _validate_object(
+    value: dict[str, Any], schema: Schema, path: str, identified: bool, before: Correlated | None
+) -> list[Cause]:
     causes = []
     maximum, minimum = schema.get("maxProperties"), schema.get("minProperties")
     if maximum is not None and len(value) > maximum:
@@ -198,9 +233,11 @@ def _validate_object(value: dict[str, Any], schema: Schema, path: str, identifie
         if identified and name in _SKIPPED_AT_ROOT:
             continue
         if name in properties:
-            causes += validate_value(element, properties[name], _child(path, name))
+            known = before.key(name) if before is not None else None
+            causes += validate_value(element, properties[name], _child(path, name), before=known)
         elif isinstance(additional, Mapping):
-            causes += validate_value(element, additional, _child(path, name))
+            known = before.key(name) if before is not None else None
+            causes += validate_value(element, additional, _child(path, name), before=known)
     return causes
 
 
@@ -228,93 +265,3 @@ def _validate_combinations(value: Any, schema: Schema, path: str) -> list[Cause]
 def _combination(path: str, value: Any, rule: str) -> Cause:
     shown = "" if isinstance(value, list | dict) else value
     return invalid_value(path or "<nil>", shown, f'"{path}" {rule}')
-
-
-def _is_date(text: str) -> bool:
-    from datetime import date
-
-    try:
-        date.fromisoformat(text)
-    except ValueError:
-        return False
-    return len(text) == 10
-
-
-def _is_date_time(text: str) -> bool:
-    from tiphys.api.timestamps import canonical_time
-
-    try:
-        canonical_time(text.upper())
-    except ValueError:
-        return False
-    return True
-
-
-def _is_ip(version: int) -> Callable[[str], bool]:
-    def check(text: str) -> bool:
-        import ipaddress
-
-        try:
-            return ipaddress.ip_address(text).version == version
-        except ValueError:
-            return False
-
-    return check
-
-
-def _is_cidr(text: str) -> bool:
-    import ipaddress
-
-    try:
-        ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return False
-    return "/" in text
-
-
-def _is_uri(text: str) -> bool:
-    from urllib.parse import urlsplit
-
-    try:
-        return bool(urlsplit(text).scheme) or text.startswith("/")
-    except ValueError:
-        return False
-
-
-def _is_base64(text: str) -> bool:
-    import binascii
-
-    try:
-        binascii.a2b_base64(text, strict_mode=True)
-    except (binascii.Error, ValueError):
-        return False
-    return True
-
-
-def _matches(pattern: str) -> Callable[[str], bool]:
-    compiled = re.compile(pattern, re.IGNORECASE | re.ASCII)
-    return lambda text: compiled.fullmatch(text) is not None
-
-
-_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_FORMATS: dict[str, Callable[[str], bool]] = {
-    "date": _is_date,
-    "date-time": _is_date_time,
-    "datetime": _is_date_time,
-    "ipv4": _is_ip(4),
-    "ipv6": _is_ip(6),
-    "cidr": _is_cidr,
-    "uri": _is_uri,
-    "byte": _is_base64,
-    "email": _matches(r"[^@\s]+@[^@\s]+"),
-    "hostname": _matches(r"([a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?\.?"),
-    "mac": _matches(r"([0-9a-f]{2}[:-]){5}[0-9a-f]{2}"),
-    "uuid": _matches(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}"),
-    "uuid3": _matches(r"[0-9a-f]{8}-?[0-9a-f]{4}-?3[0-9a-f]{3}-?[0-9a-f]{4}-?[0-9a-f]{12}"),
-    "uuid4": _matches(r"[0-9a-f]{8}-?[0-9a-f]{4}-?4[0-9a-f]{3}-?[89ab][0-9a-f]{3}-?[0-9a-f]{12}"),
-    "uuid5": _matches(r"[0-9a-f]{8}-?[0-9a-f]{4}-?5[0-9a-f]{3}-?[89ab][0-9a-f]{3}-?[0-9a-f]{12}"),
-    "hexcolor": _matches(r"#?([0-9a-f]{3}|[0-9a-f]{6})"),
-    "k8s-short-name": lambda text: len(text) <= 63 and _matches(_LABEL)(text),
-    "k8s-long-name": lambda text: len(text) <= 253 and _matches(rf"{_LABEL}(\.{_LABEL})*")(text),
-}
-"""Formats that are checked; others are annotations."""

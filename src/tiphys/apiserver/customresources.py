@@ -15,11 +15,14 @@ from typing import Any
 
 import orjson
 
+from tiphys.api.causes import invalid_value
 from tiphys.api.columns.text import UNKNOWN, duration
-from tiphys.api.crdvalidation import APPROVAL_ANNOTATION, is_protected, storage_version
-from tiphys.api.jsonpath import JsonPath, parse_json_path
+from tiphys.api.crdvalidation import is_protected, storage_version
+from tiphys.api.jsonpath import BadPath, JsonPath, parse_json_path
 from tiphys.api.kind import Column, Context, CustomConversion, JsonObject, Kind, Kinds, Strategy, Subresource
 from tiphys.api.kinds.table import SUBRESOURCES
+from tiphys.api.schemanode import INT32
+from tiphys.api.strategies.extension import approval_of
 from tiphys.api.structural import StructuralSchema
 from tiphys.base.clock import parse_time
 from tiphys.base.errors import Cause
@@ -69,7 +72,7 @@ def _kind(
     spec: JsonObject, names: JsonObject, version: JsonObject, stored_as: str, kubernetes_version: tuple[int, int]
 ) -> Kind:
     definition = (version.get("schema") or {}).get("openAPIV3Schema") or {}
-    schema = StructuralSchema(definition)
+    schema = StructuralSchema(definition, kubernetes_version[1])
     subresources = version.get("subresources") or {}
     columns, row = custom_table(version.get("additionalPrinterColumns") or ())
     selectable = version.get("selectableFields") or () if kubernetes_version[1] >= _SELECTABLE_FIELDS_FROM else ()
@@ -86,7 +89,7 @@ def _kind(
         subresources=_subresources(subresources),
         storage_version=stored_as,
         schema=schema,
-        strategy=custom_strategy(schema, "status" in subresources),
+        strategy=custom_strategy(schema, "status" in subresources, _scale_paths(subresources.get("scale"))),
         columns=columns,
         row=row,
         selectable_fields={_label(field): _reader(parse_json_path(field["jsonPath"])) for field in selectable},
@@ -122,7 +125,7 @@ def _reader(path: JsonPath) -> Callable[[JsonObject], str]:
     return read
 
 
-def custom_strategy(schema: StructuralSchema, has_status: bool) -> Strategy:
+def custom_strategy(schema: StructuralSchema, has_status: bool, scale: tuple[str, str, str] | None = None) -> Strategy:
     """Return the rules of a custom kind: its schema's defaults and validation, and the separation of its status."""
 
     def prepare_for_create(obj: JsonObject, context: Context) -> None:
@@ -138,10 +141,10 @@ def custom_strategy(schema: StructuralSchema, has_status: bool) -> Strategy:
         _take(new, old, sorted(others))
 
     def validate(obj: JsonObject, context: Context) -> list[Cause]:
-        return schema.validate(obj)
+        return schema.validate(obj) + _scale_causes(obj, scale) if context.creating else []
 
-    def validate_status_update(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
-        return schema.validate(new)
+    def validate_update(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
+        return schema.validate(new, old) + _scale_causes(new, scale)
 
     return Strategy(
         default=schema.default_from_schema,
@@ -149,10 +152,27 @@ def custom_strategy(schema: StructuralSchema, has_status: bool) -> Strategy:
         prepare_for_update=prepare_for_update,
         prepare_for_status_update=prepare_for_status_update,
         validate=validate,
-        validate_status_update=validate_status_update,
+        validate_update=validate_update,
+        validate_status_update=validate_update,
         generation=True,
         allow_unconditional_update=False,
     )
+
+
+def _scale_causes(obj: JsonObject, scale: tuple[str, str, str] | None) -> list[Cause]:
+    """Return the causes of replicas that the scale subresource could not show."""
+    causes: list[Cause] = []
+    for path in scale[:2] if scale is not None else ():
+        value: Any = obj
+        for step in path.split("."):
+            value = value.get(step) if isinstance(value, dict) else None
+        if not isinstance(value, int) or isinstance(value, bool):
+            continue
+        if value < 0:
+            causes.append(invalid_value(path, value, "should be a non-negative integer"))
+        elif value > INT32[1]:
+            causes.append(invalid_value(path, value, f"should be less than or equal to {INT32[1]}"))
+    return causes
 
 
 def _take(new: JsonObject, old: JsonObject, fields: Sequence[str]) -> None:
@@ -166,8 +186,12 @@ def _take(new: JsonObject, old: JsonObject, fields: Sequence[str]) -> None:
 def custom_table(
     definitions: Sequence[Mapping[str, Any]],
 ) -> tuple[tuple[Column, ...], Callable[[JsonObject, float], list[Any]]]:
-    """Return the columns of a custom kind, and the function that makes its rows: the name, then one cell a path."""
-    definitions = definitions or (_AGE_COLUMN,)
+    """Return the columns of a custom kind, and the function that makes its rows: the name, then one cell a path.
+
+    With a path that cannot be read, the kind has no columns of its own.
+    """
+    if not definitions or any(not _is_readable(definition) for definition in definitions):
+        definitions = (_AGE_COLUMN,)
     columns = [_NAME_COLUMN]
     cells: list[tuple[str, JsonPath]] = []
     for definition in definitions:
@@ -181,6 +205,14 @@ def custom_table(
         return [name, *(_cell(kind, path.first(obj), now_s) for kind, path in cells)]
 
     return tuple(columns), row
+
+
+def _is_readable(definition: Mapping[str, Any]) -> bool:
+    try:
+        parse_json_path(definition["jsonPath"])
+    except BadPath:
+        return False
+    return True
 
 
 def _cell(kind: str, value: Any, now_s: float) -> Any:
@@ -285,21 +317,21 @@ def _put(names: JsonObject, field: str, value: Any) -> None:
         names.pop(field, None)
 
 
+_APPROVAL_REASONS = {
+    "Missing": "MissingAnnotation",
+    "Invalid": "InvalidAnnotation",
+    "Unapproved": "UnapprovedAnnotation",
+    "Approved": "ApprovedAnnotation",
+}
+
+
 def _approval(crd: JsonObject) -> JsonObject | None:
     """Return the condition that definitions in protected groups carry."""
     if not is_protected(crd["spec"]["group"]):
         return None
+    state, text = approval_of((crd.get("metadata") or {}).get("annotations") or {})
     kind = "KubernetesAPIApprovalPolicyConformant"
-    value = ((crd.get("metadata") or {}).get("annotations") or {}).get(APPROVAL_ANNOTATION, "")
-    if not value:
-        text = (
-            f'protected groups must have approval annotation "{APPROVAL_ANNOTATION}", '
-            "see https://github.com/kubernetes/enhancements/pull/1111"
-        )
-        return _condition(kind, False, "MissingAnnotation", text)
-    if value.startswith("unapproved"):
-        return _condition(kind, False, "UnapprovedAnnotation", f"not approved: {value!r}".replace("'", '"'))
-    return _condition(kind, True, "ApprovedAnnotation", f"approved in {value}")
+    return _condition(kind, state == "Approved", _APPROVAL_REASONS[state], text)
 
 
 def _condition(kind: str, status: bool, reason: str, message: str) -> JsonObject:

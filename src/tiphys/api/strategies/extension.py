@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from tiphys.api import names
-from tiphys.api.causes import duplicate, invalid_value, required
+from tiphys.api.causes import go_quote, invalid_value, required
 from tiphys.api.kind import Context, JsonObject, Strategy
 from tiphys.api.strategies.conversion import check_conversion
-from tiphys.api.strategies.fields import check_enum, check_same, check_text, fill, keep_spec, spec_of
+from tiphys.api.strategies.fields import check_enum, check_same, fill, keep_spec, spec_of
+from tiphys.api.uri import BadUri, parse_uri
 from tiphys.base.errors import Cause
 
 _SCOPES = ("Cluster", "Namespaced")
@@ -70,74 +71,96 @@ def validate_definition(definition: JsonObject, context: Context) -> list[Cause]
     if not group:
         causes.append(required("spec.group"))
     else:
-        check_text(causes, "spec.group", group, names.validate_dns_subdomain)
-        if len(group.split(".")) < 2:
+        complaints = ",".join(names.validate_dns_subdomain(group))
+        if complaints:
+            causes.append(invalid_value("spec.group", group, complaints))
+        elif len(group.split(".")) < 2:
             causes.append(invalid_value("spec.group", group, "should be a domain with at least one dot"))
     check_enum(causes, "spec.scope", spec.get("scope"), _SCOPES)
     _check_versions(causes, spec.get("versions") or [])
     _check_names(causes, told, "spec.names")
     check_conversion(causes, spec.get("conversion") or {})
     if context.creating:
-        _check_approval(causes, metadata, group)
+        _check_approval(causes, definition, None)
     return causes
 
 
 def _check_versions(causes: list[Cause], versions: list[Any]) -> None:
-    if not versions:
-        causes.append(required("spec.versions", "must have at least one version"))
-    seen: set[str] = set()
-    storing = 0
+    names_of: list[str] = []
     for index, version in enumerate(versions):
         name = version.get("name") or ""
         path = f"spec.versions[{index}]"
-        for complaint in names.validate_dns_1035_label(name):
-            causes.append(invalid_value(f"{path}.name", name, complaint))
-        if name in seen:
-            causes.append(duplicate(f"{path}.name", name))
-        seen.add(name)
-        storing += bool(version.get("storage"))
+        names_of.append(name)
         if (version.get("schema") or {}).get("openAPIV3Schema") is None:
             causes.append(required(f"{path}.schema.openAPIV3Schema", "schemas are required"))
-    if versions and storing != 1:
+        _check_label(causes, f"{path}.name", name)
+    if len(set(names_of)) < len(names_of):
+        causes.append(invalid_value("spec.versions", versions, "must contain unique version names"))
+    if sum(bool(version.get("storage")) for version in versions) != 1:
         causes.append(
             invalid_value("spec.versions", versions, "must have exactly one version marked as storage version")
         )
 
 
-def _check_names(causes: list[Cause], told: JsonObject, path: str) -> None:
-    for field in ("plural", "singular", "kind", "listKind"):
-        value = told.get(field) or ""
-        if not value:
+def _check_label(causes: list[Cause], path: str, value: str, *, mixed_case: bool = False) -> None:
+    """A DNS label, whose complaints are told as one."""
+    complaints = ",".join(names.validate_dns_1035_label(value.lower() if mixed_case else value))
+    if complaints:
+        told = "may have mixed case, but should otherwise match: " if mixed_case else ""
+        causes.append(invalid_value(path, value, told + complaints))
+
+
+def _check_names(causes: list[Cause], told: JsonObject, path: str, *, needed: bool = True) -> None:
+    """`needed` False: the names of a status, which may be empty."""
+    kinds = ("kind", "listKind")
+    for field in ("plural", "singular", *kinds):
+        if needed and not told.get(field):
             causes.append(required(f"{path}.{field}"))
-        else:
-            text = value.lower() if field in ("kind", "listKind") else value
-            if names.validate_dns_1035_label(text):
-                for complaint in names.validate_dns_1035_label(text):
-                    detail = (
-                        complaint if text == value else f"may have mixed case, but should otherwise match: {complaint}"
-                    )
-                    causes.append(invalid_value(f"{path}.{field}", value, detail))
+    for field in ("plural", "singular", *kinds):
+        if told.get(field):
+            _check_label(causes, f"{path}.{field}", told[field], mixed_case=field in kinds)
+    for index, value in enumerate(told.get("shortNames") or ()):
+        _check_label(causes, f"{path}.shortNames[{index}]", value)
     if told.get("kind") and told.get("kind") == told.get("listKind"):
         causes.append(invalid_value(f"{path}.listKind", told["listKind"], "kind and listKind may not be the same"))
-    for field in ("shortNames", "categories"):
-        for index, value in enumerate(told.get(field) or ()):
-            check_text(causes, f"{path}.{field}[{index}]", value, names.validate_dns_1035_label)
+    for index, value in enumerate(told.get("categories") or ()):
+        _check_label(causes, f"{path}.categories[{index}]", value)
 
 
-def _check_approval(causes: list[Cause], metadata: JsonObject, group: str) -> None:
-    """Groups of the Kubernetes community need an annotation with the approval."""
-    if not f".{group}".endswith(_PROTECTED):
-        return
-    value = (metadata.get("annotations") or {}).get(_APPROVAL)
-    path = f"metadata.annotations[{_APPROVAL}]"
+def approval_of(annotations: JsonObject) -> tuple[str, str]:
+    """Return the approval that a definition in a protected group carries, and the words for it.
+
+    Missing, Invalid, Unapproved (a reason is told) or Approved (the address of the approval is told).
+    """
+    value = annotations.get(_APPROVAL) or ""
+    where = "see https://github.com/kubernetes/enhancements/pull/1111"
     if not value:
-        causes.append(
-            required(
-                path,
-                'protected groups must have approval annotation "api-approved.kubernetes.io", '
-                "see https://github.com/kubernetes/enhancements/pull/1111",
-            )
-        )
+        return "Missing", f'protected groups must have approval annotation "{_APPROVAL}", {where}'
+    if value.startswith("unapproved"):
+        return "Unapproved", f"not approved: {go_quote(value)}"
+    try:
+        parts = parse_uri(value)
+    except BadUri:
+        parts = None
+    if parts is not None and parts.scheme and parts.netloc:
+        return "Approved", f"approved in {value}"
+    text = f'protected groups must have approval annotation "{_APPROVAL}" with either a URL or a reason starting with'
+    return "Invalid", f'{text} "unapproved", {where}'
+
+
+def _check_approval(causes: list[Cause], new: JsonObject, old: JsonObject | None) -> None:
+    """Groups of the Kubernetes community need an annotation with the approval; one that stays as it was is not asked."""
+    if not f".{spec_of(new).get('group') or ''}".endswith(_PROTECTED):
+        return
+    annotations = (new.get("metadata") or {}).get("annotations") or {}
+    state, text = approval_of(annotations)
+    if old is not None and approval_of((old.get("metadata") or {}).get("annotations") or {})[0] == state:
+        return
+    path = f"metadata.annotations[{_APPROVAL}]"
+    if state == "Missing":
+        causes.append(required(path, text))
+    elif state == "Invalid":
+        causes.append(invalid_value(path, annotations[_APPROVAL], text))
 
 
 def validate_definition_update(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
@@ -154,16 +177,38 @@ def validate_definition_update(new: JsonObject, old: JsonObject, context: Contex
     check_same(
         causes, "spec.names.plural", (now.get("names") or {}).get("plural"), (before.get("names") or {}).get("plural")
     )
-    known = {v.get("name") for v in now.get("versions") or ()}
-    for index, version in enumerate((old.get("status") or {}).get("storedVersions") or ()):
-        if version not in known:
+    _check_stored_versions(causes, new)
+    _check_approval(causes, new, old)
+    return causes
+
+
+def _check_stored_versions(causes: list[Cause], definition: JsonObject) -> None:
+    """A version in which objects may be stored stays, served or not, until it is taken from the status."""
+    versions = spec_of(definition).get("versions") or ()
+    stored = (definition.get("status") or {}).get("storedVersions") or []
+    path = "status.storedVersions"
+    if not stored:
+        if versions:
+            causes.append(invalid_value(path, stored, "must have at least one stored version"))
+        return
+    for version in versions:
+        if version.get("storage") and version.get("name") not in stored:
+            causes.append(invalid_value(path, stored, f"must have the storage version {version.get('name')}"))
+    known = {version.get("name") for version in versions}
+    for index, name in enumerate(stored):
+        if name not in known:
             detail = (
-                "missing from spec.versions; "
-                + f"{version} was previously a storage version, and must remain in spec.versions until a storage "
-                f"migration ensures no data remains persisted in {version} and removes {version} from "
-                "status.storedVersions"
+                f"missing from spec.versions; {name} was previously a storage version, and must remain in "
+                f"spec.versions until a storage migration ensures no data remains persisted in {name} and removes "
+                f"{name} from status.storedVersions"
             )
-            causes.append(invalid_value(f"status.storedVersions[{index}]", version, detail))
+            causes.append(invalid_value(f"{path}[{index}]", name, detail))
+
+
+def validate_definition_status(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
+    causes: list[Cause] = []
+    status = new.get("status") or {}
+    _check_names(causes, status.get("acceptedNames") or {}, "status.acceptedNames", needed=False)
     return causes
 
 
@@ -174,6 +219,7 @@ CUSTOM_RESOURCE_DEFINITION = Strategy(
     prepare_for_status_update=keep_spec,
     validate=validate_definition,
     validate_update=validate_definition_update,
+    validate_status_update=validate_definition_status,
     generation=True,
     allow_unconditional_update=False,
 )

@@ -164,7 +164,7 @@ def test_a_new_storage_version_is_remembered() -> None:
     new: dict[str, Any] = {"spec": {"versions": [{"name": "v1"}, {"name": "v2", "storage": True}]}}
     strategy.prepare_for_update(new, old, CONTEXT)
     assert new["status"]["storedVersions"] == ["v1", "v2"]
-    gone: dict[str, Any] = {"spec": {"versions": [{"name": "v2", "storage": True}]}}
+    gone: dict[str, Any] = {"spec": {"versions": [{"name": "v2", "storage": True}]}, "status": new["status"]}
     assert [c.field for c in strategy.validate_update(gone, new, CONTEXT)] == ["status.storedVersions[0]"]
 
 
