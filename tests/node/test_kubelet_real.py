@@ -92,6 +92,8 @@ async def logs(node: Node, pod: str, container: str = "web", query: str = "") ->
         def pending_bytes(self) -> int:
             return 0
 
+        async def drain(self) -> None: ...
+
     answer.start(Sink())  # type: ignore[arg-type]
     await asyncio.wait_for(done.wait(), 10)
     return bytes(data)

@@ -197,8 +197,8 @@ def stream_of(answer: StreamedAnswer, headers: HeaderLines) -> Stream:
             try:
                 while data := await answer.read():
                     sink.send(data)
-                    while sink.pending_bytes() > PENDING_LIMIT_BYTES:  # noqa: ASYNC110
-                        await asyncio.sleep(0.02)  # the sink does not tell when it drained
+                    if sink.pending_bytes() > PENDING_LIMIT_BYTES:
+                        await sink.drain()
             except ConnectionError:
                 pass  # the backend broke off: the client sees the end of the body
             finally:

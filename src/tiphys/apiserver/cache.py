@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
@@ -21,6 +20,7 @@ from itertools import count
 from sys import intern
 
 from tiphys.apiserver.cached import CachedEvent, CachedObject, splice_revision
+from tiphys.apiserver.ordered import OrderedObjects
 from tiphys.base.orderedset import OrderedSet
 from tiphys.store.interface import Compacted, Event, Store, StoreFailed
 from tiphys.store.ledger import FIRST_REVISION
@@ -32,6 +32,8 @@ RING_EVENTS = 4_096
 """Recent events kept of each resource."""
 RING_BYTES = 8 * 1024 * 1024
 """Bytes of superseded objects kept of each resource's recent events."""
+HELD_FACTOR = 8
+"""How many times more than that is kept while a watch is sent its first state."""
 HISTORY_REVISIONS = 20_000
 """How far back the rings are filled from the store's history at start."""
 RETRY_S = 1.0
@@ -58,10 +60,12 @@ class ResourceCache:
         self._ring_weight = 0
         self._ring_events = ring_events
         self._ring_bytes = ring_bytes
+        self._holds: dict[object, int] = {}
+        """Revisions after which somebody who is being brought up to date needs the events."""
         self._objects: dict[str, CachedObject] = {}
-        self._namespaces: dict[str, dict[str, CachedObject]] = {}
-        self._order: dict[str, list[str]] = {}
-        """Sorted keys (below the prefix) of all ("") or of one namespace; made when first listed."""
+        self._ordered = OrderedObjects()
+        self._namespaces: dict[str, int] = {}
+        """How many objects each namespace has."""
 
     def get(self, namespace: str, name: str) -> CachedObject | None:
         return self._objects.get(f"{namespace}/{name}" if namespace else name)
@@ -69,33 +73,15 @@ class ResourceCache:
     def objects(self, namespace: str = "", after: str = "", limit: int = 0) -> list[CachedObject]:
         """Return all objects, or those of one namespace, in key order: behind a key (relative to what is listed: name,
         or namespace/name for all), and at most `limit` of them if not 0."""
-        selected = self._namespaces.get(namespace, {}) if namespace else self._objects
-        order = self._sorted(namespace)
-        if after or limit:
-            start = self._behind(order, namespace, after)
-            order = order[start : start + limit if limit else None]
-        return [selected[key] for key in order]
+        start, end, behind = _bounds(namespace, after)
+        return self._ordered.take(start, end, limit, behind=behind)
 
     def count(self, namespace: str = "", after: str = "") -> int:
         """Return how many objects there are, in all or in one namespace, behind a key as in `objects`."""
         if after:
-            order = self._sorted(namespace)
-            return len(order) - self._behind(order, namespace, after)
-        return len(self._namespaces.get(namespace, ())) if namespace else len(self._objects)
-
-    def _sorted(self, namespace: str) -> list[str]:
-        order = self._order.get(namespace)
-        if order is None:
-            selected = self._namespaces.get(namespace, {}) if namespace else self._objects
-            order = sorted(selected)
-            if selected:
-                self._order[namespace] = order
-        return order
-
-    def _behind(self, order: list[str], namespace: str, after: str) -> int:
-        if not after:
-            return 0
-        return bisect_right(order, f"{namespace}/{after}" if namespace else after)
+            start, end, behind = _bounds(namespace, after)
+            return self._ordered.count(start, end, behind=behind)
+        return self._namespaces.get(namespace, 0) if namespace else len(self._objects)
 
     def namespaces(self) -> list[str]:
         """Return the namespaces that hold objects."""
@@ -115,6 +101,17 @@ class ResourceCache:
             events.append(event)
         events.reverse()
         return events
+
+    def hold(self, revision: int) -> Callable[[], None]:
+        """Keep the events after a revision, as long as they are not more than HELD_FACTOR times what a ring holds,
+        until the function is called that is returned: for watches whose first state takes its time."""
+        token = object()
+        self._holds[token] = revision
+        return lambda: self._release(token)
+
+    def _release(self, token: object) -> None:
+        self._holds.pop(token, None)
+        self._trim()
 
     def apply(self, event: Event) -> CachedEvent:
         """Take in one change of the store."""
@@ -140,11 +137,20 @@ class ResourceCache:
             cached = CachedEvent(self._object(event.key, event.value, event.revision), previous, deleted=False)
         self._ring.append(cached)
         self._ring_weight += cached.weight()
-        while len(self._ring) > self._ring_events or (self._ring_weight > self._ring_bytes and len(self._ring) > 1):
-            dropped = self._ring.popleft()
+        self._trim()
+        return cached
+
+    def _trim(self) -> None:
+        """Drop the oldest events beyond the ring's bounds; beyond larger ones while somebody needs them."""
+        ring = self._ring
+        while len(ring) > self._ring_events or (self._ring_weight > self._ring_bytes and len(ring) > 1):
+            if self._holds and ring[0].revision > min(self._holds.values()):
+                most = len(ring) <= HELD_FACTOR * self._ring_events
+                if most and self._ring_weight <= HELD_FACTOR * self._ring_bytes:
+                    return
+            dropped = ring.popleft()
             self._ring_weight -= dropped.weight()
             self.oldest = dropped.revision
-        return cached
 
     def load(self, key: str, value: bytes, revision: int) -> None:
         """Take in one object of a list."""
@@ -156,7 +162,7 @@ class ResourceCache:
         """Forget everything; the caller loads the objects of `revision` and then calls `on_reset`."""
         self._objects.clear()
         self._namespaces.clear()
-        self._order.clear()
+        self._ordered.clear()
         self._ring.clear()
         self._ring_weight = 0
         self.oldest = self.changed_at = revision
@@ -167,27 +173,26 @@ class ResourceCache:
 
     def _put(self, short: str, obj: CachedObject, *, new: bool) -> None:
         self._objects[short] = obj
-        if obj.namespace:
-            self._namespaces.setdefault(obj.namespace, {})[short] = obj
-        if new:
-            for order in self._orders(obj.namespace):
-                insort(order, short)
+        self._ordered.put(short, obj)
+        if new and obj.namespace:
+            self._namespaces[obj.namespace] = self._namespaces.get(obj.namespace, 0) + 1
 
     def _discard(self, short: str, obj: CachedObject) -> None:
         del self._objects[short]
+        self._ordered.discard(short)
         if obj.namespace:
-            rest = self._namespaces[obj.namespace]
-            del rest[short]
-            if not rest:
+            left = self._namespaces[obj.namespace] - 1
+            if left:
+                self._namespaces[obj.namespace] = left
+            else:
                 del self._namespaces[obj.namespace]
-        for order in self._orders(obj.namespace):
-            del order[bisect_left(order, short)]
-        if obj.namespace and obj.namespace not in self._namespaces:
-            self._order.pop(obj.namespace, None)
 
-    def _orders(self, namespace: str) -> list[list[str]]:
-        names = ("", namespace) if namespace else ("",)
-        return [self._order[name] for name in names if name in self._order]
+
+def _bounds(namespace: str, after: str) -> tuple[str, str, bool]:
+    """Return the first key, the end (not included) and whether to begin behind the first, of what is listed."""
+    if not namespace:
+        return after, "", True
+    return f"{namespace}/{after}", f"{namespace}0", bool(after)  # "0" is the character after "/"
 
 
 class WatchCache:

@@ -14,7 +14,7 @@ import orjson
 
 from tiphys.apiserver.cached import CachedObject
 from tiphys.apiserver.rendering import Rendering
-from tiphys.apiserver.slices import slices
+from tiphys.apiserver.slices import slices, weighed_slices
 
 YAML_SLICE = 1
 """A pod takes 3 ms to write as YAML."""
@@ -61,7 +61,8 @@ async def indented_list(rendering: Rendering, head: bytes, objects: Sequence[Cac
     outer.pop(name)
     before, behind = f'{{\n  "{name}": [\n'.encode(), b"\n  ]\n}"
     parts = [indent(outer)[:-2] + b",\n" + before[2:]]
-    for number, some in enumerate(slices(objects, INDENT_SLICE)):
+    pieces = (piece for some in slices(objects, INDENT_SLICE) for piece in weighed_slices(some))
+    for number, some in enumerate(pieces):
         if number:
             await asyncio.sleep(0)
         if len(parts) > 1:

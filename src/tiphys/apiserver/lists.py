@@ -22,7 +22,7 @@ from tiphys.apiserver.continuation import (
     too_large_revision,
 )
 from tiphys.apiserver.options import EXACT, ListOptions, Selection
-from tiphys.apiserver.slices import slices
+from tiphys.apiserver.slices import weighed_slices
 from tiphys.base.errors import bad_request, gateway_timeout
 from tiphys.store.interface import Compacted, FutureRevision, Store
 
@@ -151,7 +151,7 @@ def candidates(resource: ResourceCache, selection: Selection, after: str = "") -
 async def matching(selection: Selection, objects: Sequence[CachedObject], limit: int = 0) -> list[CachedObject]:
     """Return the objects that are selected, the first `limit` of them if not 0. Others run while many are looked at."""
     found: list[CachedObject] = []
-    for number, some in enumerate(slices(objects)):
+    for number, some in enumerate(weighed_slices(objects)):
         if number:
             await asyncio.sleep(0)
         found += [obj for obj in some if selection.matches(obj)]

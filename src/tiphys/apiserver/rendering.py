@@ -20,7 +20,7 @@ import orjson
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.apiserver.cached import CachedObject, in_version, splice_revision
 from tiphys.apiserver.negotiation import JSON, PARTIAL, Form
-from tiphys.apiserver.slices import slices
+from tiphys.apiserver.slices import weighed_slices
 
 
 class Rendering(Protocol):
@@ -197,7 +197,7 @@ async def list_parts(rendering: Rendering, objects: Sequence[CachedObject]) -> l
     """
     item, separator = rendering.item, rendering.separator
     parts: list[bytes] = []
-    for number, some in enumerate(slices(objects)):
+    for number, some in enumerate(weighed_slices(objects)):
         if number:
             await asyncio.sleep(0)
             parts.append(separator)

@@ -3,16 +3,28 @@
 Objects of the watch cache never change, so a list of them that was taken at one revision stays one while others run;
 who works in slices takes everything that depends on the revision before the first one.
 
-Invariant: the work of one slice of SLICE_OBJECTS takes about 10 ms at most (a row of a table of pods costs 0.04 ms).
+Invariant: the work of one slice takes about 10 ms at most: SLICE_OBJECTS of usual size (a row of a table of pods costs
+0.04 ms), or fewer large ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 SLICE_OBJECTS = 200
+SLICE_BYTES = 2 * 1024 * 1024
 T = TypeVar("T")
+
+
+class Stored(Protocol):
+    """An object with its stored bytes."""
+
+    @property
+    def value(self) -> bytes: ...
+
+
+S = TypeVar("S", bound=Stored)
 
 
 def slices(objects: Sequence[T], size: int = SLICE_OBJECTS) -> Iterator[Sequence[T]]:
@@ -22,3 +34,17 @@ def slices(objects: Sequence[T], size: int = SLICE_OBJECTS) -> Iterator[Sequence
         return
     for start in range(0, len(objects), size):
         yield objects[start : start + size]
+
+
+def weighed_slices(objects: Sequence[S]) -> Iterator[Sequence[S]]:
+    """Yield the objects in pieces of at most SLICE_OBJECTS and, unless one alone has more, SLICE_BYTES of stored bytes.
+
+    The first piece comes in any case, be it empty."""
+    for some in slices(objects):
+        start = size_bytes = 0
+        for at, obj in enumerate(some):
+            if size_bytes and size_bytes + len(obj.value) > SLICE_BYTES:
+                yield some[start:at]
+                start, size_bytes = at, 0
+            size_bytes += len(obj.value)
+        yield some[start:] if start else some

@@ -27,7 +27,7 @@ from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.lists import candidates
 from tiphys.apiserver.options import ListOptions, Selection
 from tiphys.apiserver.rendering import Rendering
-from tiphys.apiserver.slices import SLICE_OBJECTS, slices
+from tiphys.apiserver.slices import SLICE_OBJECTS, weighed_slices
 from tiphys.base.errors import ApiError
 from tiphys.wire.message import Sink
 
@@ -404,14 +404,18 @@ class Fanout:
         return self._converter.may_call(options.selection.kind) and (rendering.whole or options.selection.looks_inside)
 
     async def _open_slowly(self, opening: Opening, initial: Sequence[CachedObject] | None) -> None:
-        """Send a large state, or many missed events, in slices; then what happened meanwhile. A worker boundary."""
+        """Send a large state, or many missed events, in slices as the client takes them; then what happened meanwhile.
+
+        A worker boundary. What happened meanwhile is in the ring, which is allowed to grow for it; should it not
+        suffice, the client is told to begin again."""
         watcher, selection = opening.watcher, opening.options.selection
         converts = self._converts(opening.rendering, opening.options)
+        release = self.resource.hold(opening.revision)
         try:
             if initial is not None:
-                for number, some in enumerate(slices(initial)):
+                for number, some in enumerate(weighed_slices(initial)):
                     if number:
-                        await asyncio.sleep(0)
+                        await self._take_turns(watcher)
                     if converts:
                         await self._converter.prepare(selection.kind, some)
                     self._send_state(opening, some)
@@ -425,7 +429,7 @@ class Fanout:
                 opening.revision = events[:cut][-1].revision
                 if cut >= len(events) and not waited:
                     break
-                await asyncio.sleep(0)
+                await self._take_turns(watcher)
             self._go_live(opening)
         except ApiError as error:
             self._refuse(opening, error)
@@ -433,8 +437,15 @@ class Fanout:
             log.exception("sending the state of %s failed; the watch ends", self.resource.prefix)
             watcher.sink.close()
         finally:
+            release()
             self._opening.discard(watcher)
             watcher.opening = None
+
+    async def _take_turns(self, watcher: Watcher) -> None:
+        """Let others run, and wait until the client has taken what it was sent."""
+        await asyncio.sleep(0)
+        await watcher.sink.drain()
+        watcher.limit_bytes = self._pending_bytes
 
     def _refuse(self, opening: Opening, error: ApiError) -> None:
         """Tell within the stream why the watch cannot go on, and end it."""

@@ -102,6 +102,8 @@ class _QueueSink:
         self._size = 0
         self._closed = False
         self._wake: asyncio.Future[None] | None = None
+        self._taken: list[asyncio.Future[None]] = []
+        """Senders that wait until the reader has taken what they sent."""
 
     def send(self, data: bytes) -> None:
         if self._closed:
@@ -115,9 +117,22 @@ class _QueueSink:
     def pending_bytes(self) -> int:
         return self._size
 
+    async def drain(self) -> None:
+        if self._parts and not self._closed:
+            taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._taken.append(taken)
+            await taken
+
     def close(self) -> None:
         self._closed = True
         self._notify()
+        self._tell_taken()
+
+    def _tell_taken(self) -> None:
+        waiting, self._taken = self._taken, []
+        for taken in waiting:
+            if not taken.done():
+                taken.set_result(None)
 
     async def take(self) -> bytes:
         """Return all that was sent since the last call, b"" at the end."""
@@ -129,6 +144,7 @@ class _QueueSink:
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
         self._size = 0
+        self._tell_taken()
         return data
 
     def _notify(self) -> None:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 TEXT = "text/plain"
 SLOW_BYTES = 1 << 20
-SLOW_WAIT_S = 0.02
 _WAITING = {
     "ErrImagePull": "image can't be pulled",
     "ImagePullBackOff": "trying and failing to pull image",
@@ -106,8 +105,8 @@ async def _pump(kubelet: Kubelet, worker: PodWorker, target: Container, options:
     try:
         async for piece in read_log(target.log_path, options, running, wait):
             sink.send(piece)
-            while sink.pending_bytes() > SLOW_BYTES:  # noqa: ASYNC110  a sink tells nobody that it has room again
-                await asyncio.sleep(SLOW_WAIT_S)
+            if sink.pending_bytes() > SLOW_BYTES:
+                await sink.drain()
     except OSError as error:
         sink.send(f"failed to read the log of container {target.name}: {error}\n".encode())
     finally:

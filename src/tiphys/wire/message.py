@@ -92,6 +92,11 @@ class Sink(Protocol):
         """Return how many bytes the peer has not taken yet. A sender that sees too many closes the stream."""
         ...
 
+    async def drain(self) -> None:
+        """Return when the peer has taken nearly all that was sent, and at once when it is gone. Who sends much that it
+        could send later sends a piece, waits here, and goes on; cancellation leaves what was sent queued."""
+        ...
+
     def close(self) -> None:
         """End the body after what was sent. Idempotent."""
         ...

@@ -2,7 +2,8 @@
 
 Decides what shares a chunk and a TLS record: all that is sent within one turn of the loop. Made by connection.py;
 written to by handlers through `message.Sink`. Invariant: the stop function is called exactly once, whoever ends the
-stream. What a slow client does not take waits here unencrypted; the sender watches `pending_bytes` and closes.
+stream. What a slow client does not take waits here unencrypted; the sender watches `pending_bytes` and closes, or
+waits in `drain` before it sends more.
 """
 
 from __future__ import annotations
@@ -24,7 +25,18 @@ class StreamSink:
     While the socket takes nothing, data waits here unencrypted, and `pending_bytes` tells it.
     """
 
-    __slots__ = ("_chunked", "_closed", "_connection", "_ended", "_parts", "_server", "_size", "_stop", "_transport")
+    __slots__ = (
+        "_chunked",
+        "_closed",
+        "_connection",
+        "_ended",
+        "_parts",
+        "_server",
+        "_size",
+        "_stop",
+        "_transport",
+        "_waiting",
+    )
 
     def __init__(
         self, server: HttpServer, connection: HttpConnection, transport: asyncio.Transport, chunked: bool
@@ -36,6 +48,8 @@ class StreamSink:
         self._parts: list[bytes] = []
         self._size = 0
         self._stop: Callable[[], None] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
+        """Senders that wait until the client has taken what they sent."""
         self._closed = False
         """No more data is taken; what is queued is still sent."""
         self._ended = False
@@ -57,6 +71,18 @@ class StreamSink:
 
     def pending_bytes(self) -> int:
         return 0 if self._ended else self._size + self._transport.get_write_buffer_size()
+
+    async def drain(self) -> None:
+        while not self._ended and (self._parts or self._connection.writing_paused):
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def close(self) -> None:
         if self._closed:
@@ -84,12 +110,15 @@ class StreamSink:
         if self._closed:
             self._ended = True
             self._connection.stream_ended()
+        if self._waiting and (self._ended or not self._connection.writing_paused):
+            self._wake()
 
     def lost(self) -> None:
         """The peer is gone."""
         self._ended = self._closed = True
         self._parts.clear()
         self._size = 0
+        self._wake()
         self._call_stop()
 
     def _call_stop(self) -> None:

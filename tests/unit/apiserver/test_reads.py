@@ -99,6 +99,8 @@ class Peer:
     def pending_bytes(self) -> int:
         return self.pending
 
+    async def drain(self) -> None: ...
+
     def close(self) -> None:
         self.closed = True
         self.ended.set()

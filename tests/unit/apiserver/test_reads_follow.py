@@ -86,6 +86,8 @@ class Client:
     def pending_bytes(self) -> int:
         return 0
 
+    async def drain(self) -> None: ...
+
     def close(self) -> None:
         self.closed = True
 

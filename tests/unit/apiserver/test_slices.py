@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tiphys.apiserver.assembly import ApiServerConfig, Assembled, assemble
-from tiphys.apiserver.slices import SLICE_OBJECTS, slices
+from tiphys.apiserver.slices import SLICE_BYTES, SLICE_OBJECTS, slices, weighed_slices
 from tiphys.base.clock import Randomness, SystemClock
 from tiphys.store.memory import MemoryStore
 from tiphys.wire.message import Answer, Peer, Request, Response, Stream
@@ -26,6 +26,9 @@ class Received:
         self.data = b""
         self.closed = False
         self._came = asyncio.Event()
+        self.taken = asyncio.Event()
+        """Set while the client takes what it is sent."""
+        self.taken.set()
 
     def send(self, data: bytes) -> None:
         self.data += data
@@ -40,6 +43,9 @@ class Received:
 
     def pending_bytes(self) -> int:
         return 0
+
+    async def drain(self) -> None:
+        await self.taken.wait()
 
     def close(self) -> None:
         self.closed = True
@@ -72,6 +78,24 @@ def body_of(answer: Answer) -> bytes:
     assert isinstance(answer, Response)
     assert answer.status == 200, answer.body_bytes()
     return answer.body_bytes()
+
+
+def test_large_objects_make_short_slices():
+    class Stored:
+        def __init__(self, size_bytes: int) -> None:
+            self.value = b"x" * size_bytes
+
+    sizes = [1, SLICE_BYTES, 1, 1, SLICE_BYTES - 2, 5, SLICE_BYTES * 2, 1]
+    assert [[len(o.value) for o in some] for some in weighed_slices([Stored(size) for size in sizes])] == [
+        [1],
+        [SLICE_BYTES],
+        [1, 1, SLICE_BYTES - 2],
+        [5],
+        [SLICE_BYTES * 2],
+        [1],
+    ]
+    assert [len(some) for some in weighed_slices([Stored(1)] * (SLICE_OBJECTS + 1))] == [SLICE_OBJECTS, 1]
+    assert list(weighed_slices([])) == [[]]
 
 
 def test_slices_are_the_whole_in_order():
@@ -162,4 +186,39 @@ async def test_many_missed_events_come_in_order(server):
     assert await sink.until(SLICE_OBJECTS + 20) == [
         ("DELETED", f"c-{number:04d}") for number in range(SLICE_OBJECTS + 20)
     ]
+    stop()
+
+
+async def test_a_slow_watch_gets_its_state_as_it_takes_it_and_loses_no_event(server, monkeypatch):
+    resource = server.cache.resource("/registry/core/configmaps/")
+    monkeypatch.setattr(resource, "_ring_events", 10)
+    answer = await ask(server, "GET", f"{COLLECTION}?watch=1")
+    sink = Received()
+    sink.taken.clear()
+    stop = answer.start(sink)
+    for number in range(30):  # more than the ring holds while nobody needs them
+        await ask(server, "POST", COLLECTION, {"metadata": {"name": f"new-{number:02d}"}})
+    assert len(sink.events()) == SLICE_OBJECTS, "the rest waits until the client has taken this"
+    sink.taken.set()
+    events = await sink.until(COUNT + 30)
+    assert events[COUNT:] == [("ADDED", f"new-{number:02d}") for number in range(30)]
+    await ask(server, "DELETE", f"{COLLECTION}/new-00")
+    assert sink.events()[-1] == ("DELETED", "new-00")
+    assert len(resource._ring) == 10, "what was held is let go"
+    stop()
+
+
+async def test_a_watch_that_is_too_slow_for_its_state_is_told_to_begin_again(server, monkeypatch):
+    resource = server.cache.resource("/registry/core/configmaps/")
+    monkeypatch.setattr(resource, "_ring_events", 2)
+    answer = await ask(server, "GET", f"{COLLECTION}?watch=1")
+    sink = Received()
+    sink.taken.clear()
+    stop = answer.start(sink)
+    for number in range(30):
+        await ask(server, "POST", COLLECTION, {"metadata": {"name": f"new-{number:02d}"}})
+    sink.taken.set()
+    events = await sink.until(COUNT + 1)
+    assert events[-1][0] == "ERROR" and sink.closed
+    assert orjson.loads(sink.data.splitlines()[-1])["object"]["code"] == 410
     stop()

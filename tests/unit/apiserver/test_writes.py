@@ -190,6 +190,8 @@ async def test_stopping_ends_watches() -> None:
         def pending_bytes(self) -> int:
             return 0
 
+        async def drain(self) -> None: ...
+
         def close(self) -> None:
             ended.append(True)
 

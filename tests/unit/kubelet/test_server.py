@@ -38,6 +38,8 @@ class Collect:
     def pending_bytes(self) -> int:
         return 0
 
+    async def drain(self) -> None: ...
+
     def close(self) -> None:
         self.closed.set()
 

@@ -284,6 +284,48 @@ async def test_a_slow_reader_is_told_to_the_sender_and_hurts_nobody_else() -> No
         writer.close()
 
 
+async def test_a_sender_can_wait_until_its_client_has_taken_what_was_sent() -> None:
+    sinks: list[Sink] = []
+
+    async def handler(request: Request) -> Answer:
+        def start(sink: Sink) -> Callable[[], None]:
+            sinks.append(sink)
+            return lambda: None
+
+        return Stream(start)
+
+    async with serving(handler) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**16)
+        writer.write(b"GET /watch HTTP/1.1\r\n" + HOST + b"\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        [sink] = sinks
+        await asyncio.wait_for(sink.drain(), 5)
+
+        async def send() -> int:
+            most = 0
+            for _ in range(100):
+                sink.send(b"x" * 200_000)
+                most = max(most, sink.pending_bytes())
+                await sink.drain()
+            sink.close()
+            return most
+
+        sending = asyncio.create_task(send())
+        whole = await asyncio.wait_for(_read_chunks(reader), 10)
+        assert whole == 20_000_000
+        assert await sending < 1_000_000
+        writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**16)
+        writer.write(b"GET /watch HTTP/1.1\r\n" + HOST + b"\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        sinks[1].send(b"x" * 20_000_000)
+        waiting = asyncio.create_task(sinks[1].drain())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        writer.transport.abort()
+        await asyncio.wait_for(waiting, 5)  # nobody will take it: the sender goes on and finds the stream ended
+
+
 async def test_a_large_answer_waits_for_a_slow_reader_without_holding_others_or_memory() -> None:
     size = 30_000_000
 
