@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tiphys.api.kind import Kind, Kinds
 from tiphys.api.kinds import builtin_kinds
 from tiphys.apiserver.addressobjects import AddressObjects
-from tiphys.apiserver.admission import Chain
+from tiphys.apiserver.admission import Chain, Plugin
 from tiphys.apiserver.authentication import RequestAuthenticator
 from tiphys.apiserver.bootstrap import Advertised, bootstrap
 from tiphys.apiserver.cache import ResourceCache, WatchCache
@@ -55,6 +55,7 @@ from tiphys.apiserver.subresources.scale import handle_scale
 from tiphys.apiserver.subresources.token import token_handler
 from tiphys.apiserver.tokens import Tokens
 from tiphys.apiserver.webhooks.client import WebhookClient
+from tiphys.apiserver.webhooks.plugins import webhook_plugins
 from tiphys.apiserver.webhooks.services import ServiceResolver
 from tiphys.base.clock import Clock, Randomness
 from tiphys.base.metrics import Metrics
@@ -84,6 +85,8 @@ class ApiServerConfig:
     """Of service-account tokens; b"" makes a new one, which does not survive a restart."""
     dialer: KubeletDialer | None = None
     """How logs, exec and the like reach kubelets; None refuses them."""
+    network: bool = True
+    """False in a simulation: webhooks cannot be called, and writes that need them are told so."""
     front_proxy: FrontProxy | None = None
     """Whose word is taken for whom, and how this server names users to aggregated ones; None does neither."""
 
@@ -121,12 +124,13 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     await cache.start()
     tokens = Tokens(config.issuer, config.signing_key_pem or create_signing_key()[0], clock, randomness)
     audiences = (config.issuer,)
-    webhooks = _webhooks(cache, kinds)
+    webhooks = _webhooks(cache, kinds) if config.network else WebhookClient(None)
     converter = Converter(randomness, webhooks.post)
     reads = Reads(cache, store, clock, randomness, converter=converter)
     rbac = RbacAuthorizer(cache, _finder(kinds, "rbac.authorization.k8s.io"))
     authorizer = AuthorizerChain(NodeAuthorizer(cache, _finder(kinds, "")), rbac)
-    admission = _admission(config, cache, kinds, clock, randomness, rbac, authorizer)
+    mutating, validating = webhook_plugins(cache, kinds, webhooks, converter, authorizer, clock, randomness)
+    admission = _admission(config, cache, kinds, clock, randomness, rbac, authorizer, [mutating, validating])
     metrics = Metrics()
     registry = Registry(MeasuredStore(store, metrics, clock), cache, kinds, admission, clock, randomness, converter)
     authenticator = RequestAuthenticator(tokens, audiences, cache, _finder(kinds, ""), config.front_proxy)
@@ -182,8 +186,12 @@ def _admission(
     randomness: Randomness,
     rbac: RbacAuthorizer,
     authorizer: Authorizer,
+    dynamic: Sequence[Plugin],
 ) -> Chain:
-    """Return the plugins in upstream's order; what follows RuntimeClass has no order among itself there."""
+    """Return the plugins in upstream's order; what follows RuntimeClass has no order among itself there.
+
+    `dynamic` are webhooks and policies: behind all that are built in but quotas, which count the last word.
+    """
     core, roles = _finder(kinds, ""), _finder(kinds, "rbac.authorization.k8s.io")
     storage, networking = _finder(kinds, "storage.k8s.io"), _finder(kinds, "networking.k8s.io")
 
@@ -213,6 +221,7 @@ def _admission(
                 randomness,
                 objects=_address_objects(kinds, objects, clock, randomness),
             ),
+            *dynamic,
             ResourceQuota(objects(core("resourcequotas")), objects),
         ]
     )

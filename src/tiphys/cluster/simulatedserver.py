@@ -31,7 +31,7 @@ class SimulatedServer:
     """See the module's docstring."""
 
     def __init__(self, version: tuple[int, int], store: Store, clock: Clock, randomness: Randomness) -> None:
-        self._config = ApiServerConfig(kubernetes_version=version, signing_key_pem=_signing_key())
+        self._config = ApiServerConfig(kubernetes_version=version, signing_key_pem=_signing_key(), network=False)
         self._store = store
         self._clock = clock
         self._randomness = randomness
