@@ -101,3 +101,12 @@ def differences(wanted: Any, got: Any, path: str) -> Any:
             yield f"{path}: {got!r} has no {wanted[1:]!r}"
     elif wanted != got:
         yield f"{path}: {got!r}, not {wanted!r}"
+
+
+async def test_a_question_has_no_table() -> None:
+    async with running_server() as server:
+        body = {"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}}
+        headers = {"accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        status, answer = await server.call("POST", path, body, headers=headers)
+        assert (status, answer["reason"]) == (406, "NotAcceptable")
