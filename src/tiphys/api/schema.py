@@ -40,10 +40,10 @@ _RAW = (
     "io.k8s.apimachinery.pkg.apis.meta.v1.Patch",
     "io.k8s.apimachinery.pkg.runtime.RawExtension",
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON",
-    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray",
-    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool",
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray",
 )
+_SCHEMA = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
+_SCHEMA_OR_ELSE = (f"{_SCHEMA}OrArray", f"{_SCHEMA}OrBool")
 _QUICK_AFTER = 12
 """Decodes of one kind before its quick check is built; that costs milliseconds, which a start-up must not pay."""
 
@@ -68,6 +68,8 @@ class Compiler:
         if name == MICRO_TIME:
             return nodes.micro_time_node()
         definition = self.definitions[name]
+        if name in _SCHEMA_OR_ELSE:
+            return nodes.ObjectOrElseNode(definition, self.named(_SCHEMA))
         if name in _RAW or definition.get("type", "object") != "object":
             node = nodes.Node(definition)
             node.atomic = True

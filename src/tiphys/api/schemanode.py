@@ -379,6 +379,26 @@ class MapNode(Node):
         return self.value
 
 
+class ObjectOrElseNode(Node):
+    """A value that may be an object of a known type, a list of such, or something else, which is left alone."""
+
+    __slots__ = ("node",)
+
+    def __init__(self, definition: Mapping[str, Any], node: Node) -> None:
+        super().__init__(definition)
+        self.node = node
+        self.atomic = True
+
+    def decode(self, value: Any, path: Path, found: Findings) -> Any:
+        if type(value) is dict:
+            return self.node.decode(value, path, found)
+        if type(value) is list:
+            for index, element in enumerate(value):
+                if type(element) is dict:
+                    self.node.decode(element, (path, index), found)
+        return value
+
+
 EMBEDDED_STRUCTS = frozenset(
     (
         "metadata",
