@@ -129,6 +129,8 @@ CLUSTER_ROLES: dict[str, tuple[str, ...]] = {
         "create | authentication.k8s.io | tokenreviews",
         "create | authorization.k8s.io | subjectaccessreviews",
         "bind,escalate | rbac.authorization.k8s.io | clusterroles,roles",
+        "sign | certificates.k8s.io | signers @ kubernetes.io/kube-apiserver-client,"
+        "kubernetes.io/kube-apiserver-client-kubelet,kubernetes.io/kubelet-serving,kubernetes.io/legacy-unknown",
         "get | /*",
     ),
 }

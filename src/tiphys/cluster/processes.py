@@ -127,6 +127,7 @@ async def run_controllers_process(config: ClusterConfig, pki: Pki, notify: Notif
                 clock=clock,
                 randomness=randomness,
                 cluster_ca=pki.ca.read_text(),
+                cluster_ca_key_pem=pki.pair("ca")[1].read_bytes(),
                 signing_key_pem=pki.signing_key.read_bytes(),
                 pod_cidr=config.pod_cidr,
                 kubernetes_version=config.kubernetes_version,

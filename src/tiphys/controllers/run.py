@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from tiphys.client.queue import run_workers
+from tiphys.controllers.certificate import certificate_controller
 from tiphys.controllers.claimprotection import claim_protection_controller
 from tiphys.controllers.clusterrole import clusterrole_controller
 from tiphys.controllers.cronjob import cronjob_controller
@@ -61,6 +62,7 @@ CONTROLLERS: Mapping[str, Callable[[Shared], Controller]] = {
     "ttl-after-finished": job_expiry_controller,
     "serviceaccount-token": token_secret_controller,
     "service-cidr": service_cidr_controller,
+    "certificate-signing": certificate_controller,
 }
 SERVED_FROM = {"service-cidr": (1, 33)}
 """Controllers of kinds that older versions do not serve."""
@@ -73,6 +75,7 @@ async def run_controllers(deps: Deps, controllers: Mapping[str, Callable[[Shared
         "root-ca-publisher": deps.cluster_ca,
         "node-ipam": deps.pod_cidr,
         "serviceaccount-token": deps.signing_key_pem,
+        "certificate-signing": deps.cluster_ca_key_pem,
     }
     idle = {name for name, needed in needs.items() if not needed}
     idle |= {name for name, version in SERVED_FROM.items() if deps.kubernetes_version < version}

@@ -34,6 +34,8 @@ class Deps:
     """Name of this machine, for the source of events."""
     cluster_ca: str = ""
     """PEM of the cluster's CA, published in every namespace; "" publishes nothing."""
+    cluster_ca_key_pem: bytes = b""
+    """Key of that CA, to sign approved certificate requests; empty signs none."""
     signing_key_pem: bytes = b""
     """Signs the tokens of token Secrets; empty fills none."""
     pod_cidr: str = "10.244.0.0/16"
