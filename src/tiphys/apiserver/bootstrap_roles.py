@@ -185,7 +185,9 @@ def parse_rule_line(line: str) -> dict[str, Any]:
     if len(parts) == 2:
         return {"nonResourceURLs": parts[1].split(), "verbs": parts[0].split(",")}
     verbs, groups, resources = parts
-    return {"apiGroups": groups.split(","), "resources": resources.split(","), "verbs": verbs.split(",")}
+    resources, _, names = resources.partition(" @ ")
+    rule = {"apiGroups": groups.split(","), "resources": resources.split(","), "verbs": verbs.split(",")}
+    return {**rule, "resourceNames": names.split(",")} if names else rule
 
 
 def bootstrap_rbac() -> list[JsonObject]:
