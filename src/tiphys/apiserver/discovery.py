@@ -1,7 +1,7 @@
 """What the server tells about itself: groups, versions, resources, and its own version.
 
-Documents are made from the `Kinds` table when they are asked for and kept until the table changes (`Kinds.revision`).
-There are two forms of the same facts: the old one (one document a group version) and the aggregated one (all groups in
+Documents are made from the `Kinds` table, and what other servers told of theirs, when they are asked for, and kept until
+one of both changes. There are two forms of the same facts: the old one (one document a group version) and the aggregated one (all groups in
 one document), which newer clients ask for by `Accept`. Every document has an ETag, so that a client that has it gets a
 304. Input: the table and a request. Output: a `Response`; an unknown group or version is the 404 of any unknown path.
 
@@ -21,7 +21,8 @@ from typing import Any
 import orjson
 
 from tiphys.api.kind import Kind, Kinds, Subresource
-from tiphys.api.kinds.table import GROUP_ORDER
+from tiphys.apiserver.aggregation.documents import RemoteDocuments, RemoteVersion
+from tiphys.apiserver.aggregation.priorities import group_priority, priority_of
 from tiphys.base.errors import method_not_allowed, path_not_found
 from tiphys.wire.message import JSON, Request, Response
 
@@ -79,13 +80,15 @@ class _Document:
 class Discovery:
     """Discovery documents of one table of kinds. `answer` is called by the router for /api, /apis, below and /version.
 
-    `server_address` is `host:port` where clients reach the server; only the oldest clients read it.
+    `server_address` is `host:port` where clients reach the server; only the oldest clients read it. `remote` holds what
+    other servers serve behind this one.
     """
 
-    def __init__(self, kinds: Kinds, server_address: str = "") -> None:
+    def __init__(self, kinds: Kinds, server_address: str = "", remote: RemoteDocuments | None = None) -> None:
         self._kinds = kinds
         self._server_address = server_address
-        self._revision = -1
+        self._remote = remote
+        self._revision = (-1, -1)
         self._documents: dict[tuple[str, str], _Document] = {}
 
     def answer(self, request: Request) -> Response:
@@ -124,9 +127,10 @@ class Discovery:
         return self._kinds.kubernetes_version[1]
 
     def _document(self, path: str, form: str) -> _Document:
-        if self._revision != self._kinds.revision:
+        revision = (self._kinds.revision, 0 if self._remote is None else self._remote.revision)
+        if self._revision != revision:
             self._documents.clear()
-            self._revision = self._kinds.revision
+            self._revision = revision
         document = self._documents.get((path, form))
         if document is None:
             content_type = JSON
@@ -138,11 +142,11 @@ class Discovery:
         return document
 
     def _make(self, path: str, form: str) -> Any:
-        groups = group_kinds(self._kinds.all())
+        groups = group_versions(self._kinds.all(), [] if self._remote is None else self._remote.versions())
         if path == "/version":
             return version_info(self._kinds.kubernetes_version)
         if path == "/api":
-            return _aggregated({"": groups.get("", {})}, form) if form else self._core_versions(groups)
+            return _aggregated({"": groups.get("", [])}, form) if form else self._core_versions(groups)
         if path == "/apis":
             named = {name: versions for name, versions in groups.items() if name}
             if form:
@@ -153,41 +157,65 @@ class Discovery:
 
     def _core_versions(self, groups: Groups) -> Any:
         address = {"clientCIDR": "0.0.0.0/0", "serverAddress": self._server_address}
-        versions = list(groups.get("", {}))
+        versions = [each.version for each in groups.get("", ())]
         return {"kind": "APIVersions", "versions": versions, "serverAddressByClientCIDRs": [address]}
 
 
-Groups = dict[str, dict[str, list[Kind]]]
-"""Group -> version -> kinds, in the order in which discovery tells them."""
+@dataclass(frozen=True, slots=True)
+class GroupVersion:
+    """One group version: of this server (`kinds`) or of another (`remote`)."""
+
+    version: str
+    priorities: tuple[int, int]
+    """Of the group and of the version: the higher, the earlier clients see it."""
+    kinds: list[Kind]
+    remote: RemoteVersion | None = None
 
 
-def group_kinds(kinds: Iterable[Kind]) -> Groups:
-    """Return served kinds by group and version: built-in groups in their order, others by name, best versions first."""
-    order = {group: position for position, group in enumerate(GROUP_ORDER)}
-    ordered = sorted(
-        kinds,
-        key=lambda k: (order.get(k.group, len(order)), k.group, version_priority(k.version), k.plural),
-    )
+Groups = dict[str, list[GroupVersion]]
+"""Group -> its versions, in the order in which discovery tells them."""
+
+
+def group_versions(kinds: Iterable[Kind], remote: Iterable[RemoteVersion] = ()) -> Groups:
+    """Return what is served by group and version. What another server answers for is not this one's, whatever it is."""
+    found: dict[tuple[str, str], GroupVersion] = {
+        (each.group, each.version): GroupVersion(each.version, (each.group_priority, each.version_priority), [], each)
+        for each in remote
+    }
+    for kind in sorted(kinds, key=lambda kind: kind.plural):
+        each = found.get((kind.group, kind.version))
+        if each is None:
+            priorities = priority_of(kind.group, kind.version, custom=kind.custom)
+            each = found[kind.group, kind.version] = GroupVersion(kind.version, priorities, [])
+        if each.remote is None:
+            each.kinds.append(kind)
     groups: Groups = {}
-    for kind in ordered:
-        groups.setdefault(kind.group, {}).setdefault(kind.version, []).append(kind)
-    return groups
+    for (group, _), each in found.items():
+        groups.setdefault(group, []).append(each)
+    for versions in groups.values():
+        versions.sort(key=lambda each: (-each.priorities[1], version_priority(each.version)))
+    order = sorted(groups, key=lambda group: (-group_priority(each.priorities for each in groups[group]), group))
+    return {group: groups[group] for group in order}
 
 
 def _below(path: str, groups: Groups) -> Any:
     """Return the document of /api/v1, /apis/<group> or /apis/<group>/<version>."""
     parts = path.strip("/").split("/")
-    if len(parts) == 2 and parts[0] == "api" and parts[1] in groups.get("", {}):
-        return _resource_list("", parts[1], groups[""][parts[1]])
     if len(parts) == 2 and parts[0] == "apis" and parts[1] and parts[1] in groups:
         return {"kind": "APIGroup", "apiVersion": "v1", **_group(parts[1], groups[parts[1]])}
-    if len(parts) == 3 and parts[0] == "apis" and parts[1] and parts[2] in groups.get(parts[1], {}):
-        return _resource_list(parts[1], parts[2], groups[parts[1]][parts[2]])
-    raise path_not_found()
+    group, version = "", ""
+    if len(parts) == 2 and parts[0] == "api":
+        version = parts[1]
+    elif len(parts) == 3 and parts[0] == "apis" and parts[1]:
+        group, version = parts[1:]
+    found = next((each for each in groups.get(group, ()) if each.version == version and each.kinds), None)
+    if found is None:
+        raise path_not_found()
+    return _resource_list(group, version, found.kinds)
 
 
-def _group(name: str, versions: dict[str, list[Kind]]) -> dict[str, Any]:
-    told = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
+def _group(name: str, versions: list[GroupVersion]) -> dict[str, Any]:
+    told = [{"groupVersion": f"{name}/{each.version}", "version": each.version} for each in versions]
     return {"name": name, "versions": told, "preferredVersion": told[0]}
 
 
@@ -230,17 +258,22 @@ def _subresource(kind: Kind, subresource: Subresource) -> dict[str, Any]:
 
 def _aggregated(groups: Groups, form: str) -> dict[str, Any]:
     items = [
-        {
-            "metadata": {"name": name} if name else {},
-            "versions": [
-                {"version": version, "resources": [_told(kind) for kind in kinds], "freshness": "Current"}
-                for version, kinds in versions.items()
-            ],
-        }
+        {"metadata": {"name": name} if name else {}, "versions": [_told_version(each) for each in versions]}
         for name, versions in groups.items()
     ]
     head = {"kind": "APIGroupDiscoveryList", "apiVersion": f"apidiscovery.k8s.io/{form}", "metadata": {}}
     return {**head, "items": items}
+
+
+def _told_version(each: GroupVersion) -> dict[str, Any]:
+    """Return a version with its resources; those of a server that does not answer are the last known ones."""
+    if each.remote is None:
+        resources: list[Any] = [_told(kind) for kind in each.kinds]
+        return {"version": each.version, "resources": resources, "freshness": "Current"}
+    told: dict[str, Any] = {"version": each.version}
+    if each.remote.resources:
+        told["resources"] = each.remote.resources
+    return {**told, "freshness": "Current" if each.remote.fresh else "Stale"}
 
 
 def _response_kind(kind: Kind, name: str, group: str = "", version: str = "") -> dict[str, str]:

@@ -20,7 +20,10 @@ import orjson
 
 from tiphys.api.definitions import INT_OR_STRING, QUANTITY
 from tiphys.api.kind import Kind, Kinds
-from tiphys.apiserver.discovery import group_kinds, version_info
+from tiphys.apiserver.aggregation.documents import RemoteDocuments
+from tiphys.apiserver.customopenapi import as_v2, custom_schemas
+from tiphys.apiserver.discovery import group_versions, version_info
+from tiphys.apiserver.openapimerge import merge_v2
 from tiphys.apiserver.openapipaths import resource_paths
 from tiphys.base.errors import method_not_allowed, path_not_found
 from tiphys.wire.message import JSON, Request, Response
@@ -35,8 +38,6 @@ Definitions = Mapping[str, Mapping[str, Any]]
 _V2 = "#/definitions/"
 _V3 = "#/components/schemas/"
 
-_OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
-_LIST_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta"
 _BODIES = (
     "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions",
     "io.k8s.apimachinery.pkg.apis.meta.v1.Patch",
@@ -54,11 +55,15 @@ class _Entry:
 class OpenApi:
     """OpenAPI documents of one table of kinds. `answer` is called by the router for /openapi/v2 and /openapi/v3."""
 
-    def __init__(self, kinds: Kinds, load_definitions: Callable[[], Definitions]) -> None:
-        """`load_definitions` gives the definitions of the served Kubernetes version; it is called at the first use."""
+    def __init__(
+        self, kinds: Kinds, load_definitions: Callable[[], Definitions], remote: RemoteDocuments | None = None
+    ) -> None:
+        """`load_definitions` gives the definitions of the served Kubernetes version; it is called at the first use.
+        `remote` holds what other servers tell of theirs; their v3 documents are asked of them."""
         self._kinds = kinds
         self._load = load_definitions
-        self._revision = -1
+        self._remote = remote
+        self._revision = (-1, -1)
         self._entries: dict[str, _Entry] = {}
         """Documents of the whole table, dropped when it changes."""
         self._groups: dict[str, tuple[list[Kind], _Entry]] = {}
@@ -71,7 +76,7 @@ class OpenApi:
             group_path = path.removeprefix("openapi/v3/")
             group, version = _parse_group_path(group_path)
             return version is None or self._known_group(group_path, self._sorted_of(group, version)) is not None
-        if self._revision != self._kinds.revision or path not in self._entries:
+        if self._revision != self._current() or path not in self._entries:
             return False
         return "protobuf" not in request.headers.get("accept", "") or "openapi/v2.pb" in self._entries
 
@@ -79,9 +84,10 @@ class OpenApi:
         """Return the document at the request's path. Raises ApiError: 404 for unknown paths, 405 for other methods."""
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed()
-        if self._revision != self._kinds.revision:
+        revision = self._current()
+        if self._revision != revision:
             self._entries.clear()
-            self._revision = self._kinds.revision
+            self._revision = revision
         path = request.path.strip("/")
         if path == "openapi/v2":
             return self._v2(request)
@@ -92,6 +98,9 @@ class OpenApi:
         if group_path == path or version is None or not self._of(group, version):
             raise path_not_found()
         return self._v3(request, group_path, group, version)
+
+    def _current(self) -> tuple[int, int]:
+        return self._kinds.revision, 0 if self._remote is None else self._remote.revision
 
     def _v3(self, request: Request, path: str, group: str, version: str) -> Response:
         entry = self._group_entry(path, group, version)
@@ -143,13 +152,16 @@ class OpenApi:
 
     def _index(self) -> Document:
         """Return the index: a link to the document of every group version, with the hash of its contents."""
-        paths = {}
-        for group, versions in group_kinds(self._kinds.all()).items():
-            for version in versions:
-                path = f"apis/{group}/{version}" if group else f"api/{version}"
-                entry = self._group_entry(path, group, version)
-                paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={entry.hash}"}
-        return {"paths": paths}
+        hashes = {}
+        for group, versions in group_versions(self._kinds.all()).items():
+            for each in versions:
+                path = f"apis/{group}/{each.version}" if group else f"api/{each.version}"
+                hashes[path] = self._group_entry(path, group, each.version).hash
+        if self._remote is not None:
+            hashes.update(self._remote.openapi_v3())
+        return {
+            "paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}?hash={hash}"} for path, hash in hashes.items()}
+        }
 
     def _info(self) -> Document:
         return {"title": "Kubernetes", "version": version_info(self._kinds.kubernetes_version)["gitVersion"]}
@@ -171,12 +183,13 @@ class OpenApi:
         paths: Document = {}
         for kind in kinds:
             paths.update(resource_paths(kind, definition_of(kind), self._kinds, v3=False))
-        return {
+        document = {
             "swagger": "2.0",
             "info": self._info(),
             "paths": paths,
-            "definitions": {name: _as_v2(schema) for name, schema in sorted(self._schemas(kinds).items())},
+            "definitions": {name: as_v2(schema) for name, schema in sorted(self._schemas(kinds).items())},
         }
+        return merge_v2(document, [] if self._remote is None else self._remote.openapi_v2())
 
     def _schemas(self, kinds: Iterable[Kind]) -> dict[str, Mapping[str, Any]]:
         """Return the schemas of the kinds, of their lists and requests, and all that these refer to (OpenAPI v2)."""
@@ -187,7 +200,7 @@ class OpenApi:
             name = definition_of(kind)
             names.update((name, f"{name}List"))
             if kind.custom:
-                own.update(_custom_schemas(kind, name))
+                own.update(custom_schemas(kind, name, definitions))
             for subresource in kind.subresources:
                 body = self._kinds.by_kind(subresource.group, subresource.version, subresource.kind)
                 if body is not None:
@@ -249,29 +262,6 @@ def _references(node: Any) -> Iterable[str]:
             yield from _references(value)
 
 
-def _custom_schemas(kind: Kind, name: str) -> dict[str, Mapping[str, Any]]:
-    """Return the schemas of a custom kind and of its list. Metadata is the server's, whatever the definition says."""
-    group_version_kind = {"group": kind.group, "version": kind.version}
-    schema = dict(kind.published_schema or {"type": "object", "x-kubernetes-preserve-unknown-fields": True})
-    text = {"type": "string"}
-    properties = {**(schema.get("properties") or {}), "metadata": {"$ref": _V2 + _OBJECT_META}}
-    schema["properties"] = {"apiVersion": text, "kind": text, **properties}
-    schema["x-kubernetes-group-version-kind"] = [{**group_version_kind, "kind": kind.kind}]
-    listing = {
-        "description": f"A list of objects of kind {kind.kind}.",
-        "type": "object",
-        "required": ["items"],
-        "properties": {
-            "apiVersion": text,
-            "kind": text,
-            "metadata": {"$ref": _V2 + _LIST_META},
-            "items": {"type": "array", "items": {"$ref": _V2 + name}},
-        },
-        "x-kubernetes-group-version-kind": [{**group_version_kind, "kind": f"{kind.kind}List"}],
-    }
-    return {name: schema, f"{name}List": listing}
-
-
 _EITHER = {
     QUANTITY: [{"type": "string"}, {"type": "number"}],
     INT_OR_STRING: [{"type": "integer"}, {"type": "string"}],
@@ -282,27 +272,6 @@ def _named_v3(name: str, definition: Mapping[str, Any]) -> Any:
     if name not in _EITHER:
         return _to_v3(definition)
     return {**{key: value for key, value in definition.items() if key != "type"}, "oneOf": _EITHER[name]}
-
-
-_NOT_IN_V2 = ("allOf", "anyOf", "not", "nullable", "oneOf")
-
-
-def _as_v2(node: Any) -> Any:
-    """Return a schema without what OpenAPI v2 cannot say; only those of custom kinds have such parts."""
-    if isinstance(node, list):
-        return [_as_v2(value) for value in node]
-    if not isinstance(node, dict):
-        return node
-    return {
-        key: {name: _as_v2(child) for name, child in value.items()} if _is_properties(key, value) else _as_v2(value)
-        for key, value in node.items()
-        if key not in _NOT_IN_V2
-    }
-
-
-def _is_properties(key: str, value: Any) -> bool:
-    """Tell properties, whose keys are names of fields, from keywords of a schema."""
-    return key == "properties" and isinstance(value, dict)
 
 
 def _to_v3(node: Any) -> Any:

@@ -12,6 +12,7 @@ import orjson
 
 from tiphys.api.definitions import load_definitions
 from tiphys.api.kind import Kinds
+from tiphys.apiserver.aggregation.aggregator import Aggregator
 from tiphys.apiserver.discovery import Discovery
 from tiphys.apiserver.health import ENDPOINTS, Health
 from tiphys.apiserver.openapi import OpenApi
@@ -29,17 +30,27 @@ def server_paths(
     metrics: Metrics,
     server_address: str,
     more: Mapping[str, PathHandler] | None = None,
+    *,
+    aggregator: Aggregator | None = None,
 ) -> Paths:
-    """Return the table of non-resource paths. `more` are served and not listed."""
-    discovery = Discovery(kinds, server_address)
-    openapi = OpenApi(kinds, lambda: load_definitions(kinds.kubernetes_version))
+    """Return the table of non-resource paths. `more` are served and not listed. `aggregator` knows what other servers
+    answer for."""
+    remote = aggregator.documents if aggregator is not None else None
+    discovery = Discovery(kinds, server_address, remote)
+    openapi = OpenApi(kinds, lambda: load_definitions(kinds.kubernetes_version), remote)
 
     async def discover(request: Request, user: User) -> Answer:
+        service = aggregator.find(request.path) if aggregator is not None else None
+        if aggregator is not None and service is not None:
+            return await aggregator.forward(request, user, service)
         return discovery.answer(request)
 
     making = asyncio.Lock()
 
     async def describe(request: Request, user: User) -> Answer:
+        told = await aggregator.describe(request) if aggregator is not None else None
+        if told is not None:
+            return told
         if openapi.is_at_hand(request):
             return openapi.answer(request)
         async with making:  # one thread makes what several ask for at once

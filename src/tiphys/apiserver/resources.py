@@ -16,6 +16,7 @@ import msgspec
 import orjson
 
 from tiphys.api.kind import JsonObject, Kind, Kinds
+from tiphys.apiserver.aggregation.aggregator import Aggregator
 from tiphys.apiserver.body import (
     check_kind,
     decode_object,
@@ -123,7 +124,7 @@ PARTS: Mapping[str, Combine] = {
 
 class Resources:
     """The ResourceHandler of the pipeline. `subresources` is keyed by (resource.group, subresource); "*" for any
-    resource. `virtual` is keyed by (group, plural)."""
+    resource. `virtual` is keyed by (group, plural). `aggregator` knows what other servers answer for."""
 
     def __init__(
         self,
@@ -132,14 +133,21 @@ class Resources:
         reads: Reads,
         subresources: Mapping[tuple[str, str], SubresourceHandler],
         virtual: Mapping[tuple[str, str], SubresourceHandler],
+        aggregator: Aggregator | None = None,
     ) -> None:
         self._kinds = kinds
         self._registry = registry
         self._reads = reads
         self._subresources = subresources
         self._virtual = virtual
+        self._aggregator = aggregator
+        self._remote = aggregator.services.remote if aggregator is not None else {}
 
     async def __call__(self, request: Request, info: RequestInfo, user: User) -> Answer:
+        if self._remote and self._aggregator is not None:
+            service = self._aggregator.find(request.path)
+            if service is not None:
+                return await self._aggregator.forward(request, user, service)
         if request.method not in METHODS and info.subresource != "proxy":
             raise method_not_allowed()
         kind = self._kinds.resource(info.group, info.version, info.resource)

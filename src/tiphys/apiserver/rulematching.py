@@ -134,7 +134,7 @@ class Matcher:
         return matched
 
     def _covered(self, rules: Sequence[Rule], exact: bool, attributes: Attributes) -> Kind | None:
-        requested, name = attributes.requested_kind, attributes.name
+        requested, name = attributes.requested_kind, attributes.told_name
         for rule in rules:
             if _is_named(rule, name) and rule.covers(attributes.operation, requested, attributes.subresource):
                 return requested
@@ -153,14 +153,24 @@ class Matcher:
 
         What is in no namespace is always selected; a Namespace is in itself.
         """
-        is_namespace = attributes.kind.plural == "namespaces" and not attributes.kind.group
-        if selector.empty or not (attributes.namespace or is_namespace):
+        namespace = namespace_of(attributes)
+        if selector.empty or not namespace:
             return True
         obj = attributes.obj
-        if is_namespace and obj is not None and not attributes.subresource:
+        if is_namespace(attributes) and obj is not None and not attributes.subresource:
             return selector.matches(obj["metadata"].get("labels"))  # as it will be, not as it is
-        cached = self._namespaces.get("", attributes.name if is_namespace else attributes.namespace)
+        cached = self._namespaces.get("", namespace)
         return None if cached is None else selector.matches(cached.labels)
+
+
+def is_namespace(attributes: Attributes) -> bool:
+    """Tell whether a request is about a Namespace object."""
+    return attributes.kind.plural == "namespaces" and not attributes.kind.group
+
+
+def namespace_of(attributes: Attributes) -> str:
+    """Return the namespace of a request as webhooks and policies are told it: that of a Namespace object is itself."""
+    return attributes.name if is_namespace(attributes) else attributes.namespace
 
 
 def _is_named(rule: Rule, name: str) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from tiphys.api.kind import Strategy
 from tiphys.api.strategies import (
     admission,
+    admissionpolicy,
     apiservice,
     certificates,
     configmap,
@@ -60,11 +61,11 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
     ("", "Secret"): secret.SECRET,
     ("", "Service"): service.SERVICE,
     ("", "ServiceAccount"): serviceaccount.SERVICE_ACCOUNT,
-    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy"): admission.MUTATING_POLICY,
-    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding"): admission.POLICY_BINDING,
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy"): admissionpolicy.MUTATING_POLICY,
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding"): admissionpolicy.MUTATING_BINDING,
     ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"): admission.MUTATING_WEBHOOKS,
-    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"): admission.VALIDATING_POLICY,
-    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding"): admission.POLICY_BINDING,
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"): admissionpolicy.VALIDATING_POLICY,
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding"): admissionpolicy.VALIDATING_BINDING,
     ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"): admission.VALIDATING_WEBHOOKS,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): extension.CUSTOM_RESOURCE_DEFINITION,
     ("apiregistration.k8s.io", "APIService"): apiservice.API_SERVICE,

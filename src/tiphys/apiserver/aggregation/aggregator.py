@@ -1,0 +1,97 @@
+"""The aggregation layer in one piece: who answers for a path, and what runs in the background for it.
+
+Made by the assembly of a server; asked by the request pipeline (`find`, `forward`), by discovery and by OpenAPI
+(`documents`). Without remote APIServices it costs a request one look into an empty table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from tiphys.api.kind import Kind
+from tiphys.apiserver.aggregation.apiservices import ApiService, ApiServices
+from tiphys.apiserver.aggregation.availability import Availability
+from tiphys.apiserver.aggregation.documents import RemoteDocuments
+from tiphys.apiserver.aggregation.forwarding import OPENAPI_READER, Forwarder
+from tiphys.apiserver.aggregation.local import LocalApiServices
+from tiphys.apiserver.aggregation.resolving import Resolver
+from tiphys.apiserver.bootstrap import publish_trust
+from tiphys.apiserver.cache import ResourceCache
+from tiphys.apiserver.frontproxy import FrontProxy
+from tiphys.apiserver.registry import Registry
+from tiphys.apiserver.user import User
+from tiphys.base.errors import ApiError
+from tiphys.wire.message import Answer, Request
+
+log = logging.getLogger(__name__)
+
+TRUST_EVERY_S = 60.0
+"""How often what extension API servers are told is written again, if somebody changed it."""
+
+
+class Aggregator:
+    """See the module's docstring. `run` until cancelled, then `close`."""
+
+    def __init__(self, registry: Registry, front_proxy: FrontProxy | None) -> None:
+        self._registry = registry
+        self._front_proxy = front_proxy
+        kind = _kind(registry, "apiregistration.k8s.io", "apiservices")
+        objects, slices = (
+            self._objects("", "services"),
+            self._objects("discovery.k8s.io", "endpointslices"),
+        )
+        self.services = ApiServices(self._cache(kind))
+        resolver = Resolver(objects, slices, lambda count: registry.randomness.integer(0, count - 1))
+        self._forwarder = Forwarder(resolver, front_proxy)
+        self.documents = RemoteDocuments(self.services, self._forwarder)
+        definitions = self._objects("apiextensions.k8s.io", "customresourcedefinitions")
+        self._local = LocalApiServices(self.services, definitions, registry, kind)
+        self._availability = Availability(self.services, resolver, self._forwarder, registry, kind, self.documents)
+        self._availability.watch(objects, slices)
+
+    def find(self, path: str) -> ApiService | None:
+        """Return the APIService whose server answers for a path, None if that is this one."""
+        return self.services.find(path) if self.services.remote else None
+
+    async def forward(self, request: Request, user: User, service: ApiService) -> Answer:
+        """Answer a request by the server of an APIService."""
+        return await self._forwarder.forward(request, user, service)
+
+    async def describe(self, request: Request) -> Answer | None:
+        """Answer a request for an OpenAPI v3 document by the server whose it is, None if it is this one's."""
+        service = self.find(request.path.removeprefix("/openapi/v3"))
+        return None if service is None else await self._forwarder.forward(request, OPENAPI_READER, service)
+
+    async def run(self) -> None:
+        """Keep APIServices as they should be, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._local.run(), name="local-apiservices")
+            group.create_task(self._availability.run(), name="apiservice-availability")
+            if self._front_proxy is not None:
+                group.create_task(self._publish(self._front_proxy), name="extension-authentication")
+
+    async def close(self) -> None:
+        """Close what is open to remote servers."""
+        await self.documents.close()
+        await self._forwarder.close()
+
+    async def _publish(self, front_proxy: FrontProxy) -> None:
+        while True:
+            await asyncio.sleep(TRUST_EVERY_S)
+            try:
+                await publish_trust(self._registry, front_proxy)
+            except ApiError as error:
+                log.warning("what extension API servers are told is written again later: %s", error)
+
+    def _objects(self, group: str, plural: str) -> ResourceCache:
+        return self._cache(_kind(self._registry, group, plural))
+
+    def _cache(self, kind: Kind) -> ResourceCache:
+        return self._registry.cache.resource(self._registry.storage_kind(kind).storage_prefix())
+
+
+def _kind(registry: Registry, group: str, plural: str) -> Kind:
+    kind = registry.kinds.resource(group, "v1", plural)
+    assert kind is not None, f"{plural}.{group} is served by every version"
+    return kind

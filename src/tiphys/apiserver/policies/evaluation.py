@@ -1,0 +1,99 @@
+"""Evaluates the expressions of one policy for one request, within what they may cost together.
+
+An `Evaluation` holds the bindings of one group of expressions (all match conditions, all validations, all messages, ...):
+variables of the policy are evaluated when an expression first reads them, once for the group. A failure of one
+expression is its own result; running out of the group's budget ends the group.
+
+Spec: Kubernetes documentation, "Common Expression Language in Kubernetes" (resource constraints); "Validating Admission
+Policy" (variable composition).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tiphys.api.admissionexpressions import CALL_LIMIT, Compiled
+from tiphys.base.errors import TiphysError
+from tiphys.cel.cost import Budget
+from tiphys.cel.errors import BudgetExceeded, EvaluationError
+
+Variables = Sequence[tuple[str, Compiled]]
+"""The variables of a policy, in their order."""
+
+
+class OutOfBudget(TiphysError):
+    """A group of expressions cost more than it may; the rest of it is not evaluated."""
+
+    def __init__(self) -> None:
+        super().__init__("validation failed due to running out of cost budget, no further validation rules will be run")
+
+
+class Result(NamedTuple):
+    """What became of one expression: a value, or an error that is not empty."""
+
+    value: Any
+    error: str = ""
+
+
+class Evaluation:
+    """See the module's docstring. `left` is what the group may still cost."""
+
+    def __init__(self, bindings: Mapping[str, Any], variables: Variables, limit: int) -> None:
+        self.left = limit
+        self._bindings = dict(bindings)
+        self._variables_cost = 0
+        if variables:
+            self._bindings["variables"] = _LazyFields(self._evaluate_variable, dict(variables))
+
+    def evaluate(self, compiled: Compiled) -> Result:
+        """Evaluate one expression. Raises OutOfBudget."""
+        if compiled.program is None:
+            return Result(None, f"compilation error: {compiled.error}")
+        budget = Budget(CALL_LIMIT)
+        result = Result(None)
+        try:
+            result = Result(compiled.program.evaluate(self._bindings, budget))
+        except (EvaluationError, BudgetExceeded) as error:
+            result = Result(None, f"expression '{compiled.text}' resulted in error: {error}")
+        self.left -= budget.spent + self._variables_cost
+        self._variables_cost = 0
+        if self.left < 0:
+            raise OutOfBudget
+        return result
+
+    def _evaluate_variable(self, name: str, compiled: Compiled) -> Any:
+        """Return the value of a variable; its cost is counted with the expression that reads it."""
+        if compiled.program is None:
+            raise EvaluationError(f'composited variable "{name}" fails to compile: {compiled.error}')
+        budget = Budget(CALL_LIMIT)
+        try:
+            return compiled.program.evaluate(self._bindings, budget)
+        except (EvaluationError, BudgetExceeded) as error:
+            raise EvaluationError(f'composited variable "{name}" fails to evaluate: {error}') from error
+        finally:
+            self._variables_cost += budget.spent
+
+
+class _LazyFields(dict[str, Any]):
+    """The variable `variables`: each field is evaluated when it is first read, and kept, its failure too."""
+
+    def __init__(self, evaluate: Callable[[str, Compiled], Any], variables: Mapping[str, Compiled]) -> None:
+        super().__init__()
+        self._evaluate = evaluate
+        self._variables = variables
+        self._failures: dict[str, EvaluationError] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._variables
+
+    def __missing__(self, name: str) -> Any:
+        if name in self._failures:
+            raise self._failures[name]
+        compiled = self._variables[name]
+        try:
+            self[name] = value = self._evaluate(name, compiled)
+        except EvaluationError as error:
+            self._failures[name] = error
+            raise
+        return value

@@ -1,0 +1,126 @@
+"""What mutations do to an object: merge an apply configuration, or apply a JSON patch. Pure; the arguments stay as they are.
+
+The value of an expression comes in, the changed object goes out, decoded by the schema of its kind. A value that does
+not fit raises `PatchFailed`, for failurePolicy to decide.
+
+Spec: Kubernetes documentation, "Mutating Admission Policy" (ApplyConfiguration, JSONPatch); KEP-3962.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tiphys.api.apply import merge_configuration
+from tiphys.api.kind import JsonObject, Kind
+from tiphys.api.patch import PatchTestFailed, apply_json_patch
+from tiphys.api.schemanode import Node, root_of
+from tiphys.base.errors import ApiError, TiphysError
+from tiphys.cel.values import Optional, Struct
+
+
+class PatchFailed(TiphysError):
+    """A mutation cannot be applied. The text is what the client is told."""
+
+
+def apply_configuration(kind: Kind, obj: JsonObject, value: Any) -> JsonObject:
+    """Return the object with an `Object{...}` merged into it as server-side apply merges, without owners."""
+    wrong = list(_wrong_names(value, "Object"))
+    if wrong:
+        raise PatchFailed("type mismatch: " + "\n".join(wrong))
+    configuration = to_json(value)
+    if not isinstance(configuration, dict):
+        raise PatchFailed(f"unsupported return type from ApplyConfiguration expression: {type(value).__name__}")
+    atomics = list(_atomics(configuration, root_of(kind.schema), ""))
+    configuration = {**configuration, "apiVersion": kind.api_version, "kind": kind.kind}
+    decoded = kind.schema.decode(configuration)
+    problems = [*(f".{path}: field not declared in schema" for path in decoded.unknown_fields), *decoded.type_errors]
+    if problems:
+        raise PatchFailed(
+            f"error applying patch: failed to convert patch object to typed object: {'; '.join(problems)}"
+        )
+    if atomics:
+        raise PatchFailed(
+            "error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: "
+            + ", ".join(atomics)
+        )
+    return merge_configuration(obj, configuration, kind.schema)
+
+
+def _wrong_names(value: Any, path: str) -> Iterator[str]:
+    """Yield complaints about constructed objects that are not named by the path of the field that they stand in."""
+    if isinstance(value, Struct):
+        if value.cel_type.name != path:
+            yield (
+                f'unexpected type name "{value.cel_type.name}", expected "{path}", '
+                "which matches field name path from root Object type"
+            )
+        for name, field in value.items():
+            yield from _wrong_names(field, f"{path}.{name}")
+    elif isinstance(value, dict):
+        for field in value.values():
+            yield from _wrong_names(field, path)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _wrong_names(item, path)
+
+
+def _atomics(value: Any, node: Node | None, path: str) -> Iterator[str]:
+    """Yield the paths of lists, maps and structs that would be replaced as a whole: what they hold would be lost."""
+    if node is None:
+        return
+    if isinstance(value, dict):
+        if node.atomic:
+            yield path
+        for name, field in value.items():
+            yield from _atomics(field, node.field(name), f"{path}.{name}")
+    elif isinstance(value, list):
+        if node.list_type == "atomic":
+            yield path
+        for index, item in enumerate(value):
+            yield from _atomics(item, node.item_node(), f"{path}[{index}]")
+
+
+def json_patch(kind: Kind, obj: JsonObject, value: Any) -> JsonObject:
+    """Return the object after the operations of a list of `JSONPatch{...}`; a test that fails changes nothing."""
+    if not isinstance(value, list):
+        raise PatchFailed("type mismatch: JSONPatchType.expression should evaluate to array")
+    operations = []
+    for operation in value:
+        if not isinstance(operation, Struct):
+            raise PatchFailed("type mismatch: JSONPatchType.expression should evaluate to array of JSONPatch")
+        wrong = list(_wrong_names(operation.get("value"), _own_name(operation.get("value"))))
+        if wrong:
+            raise PatchFailed("type mismatch: " + "\n".join(wrong))
+        operations.append({name: to_json(field) for name, field in operation.items()})
+    try:
+        patched = apply_json_patch(obj, operations)
+    except PatchTestFailed:
+        return obj
+    except ApiError as error:
+        raise PatchFailed(f"JSONPath: {error}") from error
+    decoded = kind.schema.decode(patched)
+    problems = [*decoded.type_errors, *(f'unknown field "{path}"' for path in decoded.unknown_fields)]
+    if problems:
+        raise PatchFailed(f"JSONPath: strict decoding error: {', '.join(problems)}")
+    return patched
+
+
+def _own_name(value: Any) -> str:
+    """A constructed value of an operation may stand anywhere, so the path begins with its own name."""
+    return value.cel_type.name if isinstance(value, Struct) else ""
+
+
+def to_json(value: Any) -> Any:
+    """Return a value of an expression as JSON data of its own."""
+    if isinstance(value, dict):
+        return {str(key): to_json(field) for key, field in value.items()}
+    if isinstance(value, list):
+        return [to_json(item) for item in value]
+    if value is None or isinstance(value, (bool, str, float)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, Optional) and value.present:
+        return to_json(value.value)
+    raise PatchFailed(f"JSONPath valueExpression evaluated to a type that could not marshal to JSON: {type(value)}")
