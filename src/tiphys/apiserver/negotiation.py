@@ -1,11 +1,11 @@
 """Which form of an answer a client wants: the Accept header, read as upstream reads it.
 
-Input is the header's text; the result names the form (plain objects, a Table, or PartialObjectMetadata) and is
-remembered, since clients send few different headers. What cannot be served is skipped, so that
-`application/vnd.kubernetes.protobuf,application/json` gets JSON.
+Input is the header's text; the result names the form (plain objects, a Table, or PartialObjectMetadata) and the media
+type, and is remembered, since clients send few different headers. What cannot be served is skipped: custom resources and
+tables have no protobuf, so that `application/vnd.kubernetes.protobuf,application/json` gets JSON for them.
 
-DIFFERS: protobuf is not written; a client that accepts nothing else gets 406.
-Spec: RFC 9110 section 12.5.1 (q-values, specificity); Kubernetes docs, "Receiving resources as Tables".
+Spec: RFC 9110 section 12.5.1 (q-values, specificity); Kubernetes docs, "Receiving resources as Tables", "Alternate
+representations of resources".
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _META_VERSIONS = ("v1", "v1beta1")
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """`target` is PLAIN, TABLE or PARTIAL; `version` is that of the meta.k8s.io group; `media` JSON or YAML."""
+    """`target` is PLAIN, TABLE or PARTIAL; `version` is that of the meta.k8s.io group; `media` JSON, YAML or PROTOBUF."""
 
     target: str = PLAIN
     version: str = ""
@@ -40,25 +40,32 @@ class Form:
         return f"{_META_GROUP}/{self.version}"
 
 
-def accepted_form(accept: str, *, collection: bool = False, stream: bool = False) -> Form:
+def accepted_form(accept: str, *, collection: bool = False, stream: bool = False, custom: bool = False) -> Form:
     """Return the first form in the client's order of preference that can be served. Raises ApiError 406.
 
     `collection`: the answer is a list (PartialObjectMetadataList is then the name of the partial form).
-    `stream`: the answer is a watch, which is always JSON.
+    `stream`: the answer is a watch, which is never YAML. `custom`: the kind is a custom resource.
     """
-    form = _accepted(accept or JSON, collection, stream)
+    form = _accepted(accept or JSON, collection, stream, custom)
     if form is None:
-        offered = JSON if stream else f"{JSON}, {YAML}"
+        offered = f"{JSON};stream=watch, {PROTOBUF};stream=watch" if stream else f"{JSON}, {YAML}, {PROTOBUF}"
         raise not_acceptable(f"only the following media types are accepted: {offered}")
     return form
 
 
+def accepted_media(accept: str) -> str:
+    """Return the media type for an answer that has no other forms, such as a Status: JSON if none would do."""
+    form = _accepted(accept or JSON, False, False, False)
+    return JSON if form is None else form.media
+
+
 @lru_cache(maxsize=512)
-def _accepted(accept: str, collection: bool, stream: bool) -> Form | None:
+def _accepted(accept: str, collection: bool, stream: bool, custom: bool) -> Form | None:
     for media, parameters in _clauses(accept):
         form = _form(media, parameters, collection, stream)
-        if form is not None:
-            return form
+        if form is None or (form.media == PROTOBUF and (form.target == TABLE or (custom and form.target == PLAIN))):
+            continue
+        return None if stream and form.media == YAML else form
     return None
 
 
@@ -87,7 +94,7 @@ def _quality(text: str) -> float:
 def _form(media: str, parameters: Mapping[str, str], collection: bool, stream: bool) -> Form | None:
     if media in ("*/*", "application/*", JSON):
         media = JSON
-    elif media != YAML or stream:
+    elif media not in (YAML, PROTOBUF):
         return None
     if parameters.get("charset", "utf-8").lower() != "utf-8":
         return None

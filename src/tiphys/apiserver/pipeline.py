@@ -23,6 +23,7 @@ from tiphys.api.kind import Kinds
 from tiphys.apiserver.deadlines import REQUEST_TIMEOUT_S, is_long_running, timeout_of, within
 from tiphys.apiserver.impersonation import impersonate, is_impersonating
 from tiphys.apiserver.metrics import RequestCounters, RequestMetrics
+from tiphys.apiserver.presenting import present
 from tiphys.apiserver.requestinfo import RequestInfo, parse_request_info
 from tiphys.apiserver.user import AUTHENTICATED, User
 from tiphys.base.clock import Clock, SystemClock
@@ -123,12 +124,12 @@ class ApiServer:
             request.deadline_s = began_s + timeout_s
             return await within(self._serve(request, shape, began_s), timeout_s)
         except ApiError as error:  # too late, or a timeout that is none
-            answer = status_response(error)
+            answer = present(status_response(error), request)
             if error.code == 504:
                 self._metrics.late.inc((shape.counters.labels[0],))
         except Exception as error:  # the request boundary: a bug in one request must not hurt another
             log.exception("%s %s failed", request.method, request.path)
-            answer = status_response(internal(f"{type(error).__name__}: {error}"))
+            answer = present(status_response(internal(f"{type(error).__name__}: {error}")), request)
         shape.counters.done(answer.status, self._now_s() - began_s, answer.body)
         return answer
 
@@ -147,7 +148,7 @@ class ApiServer:
             else:
                 answer = await self._find(request.path)(request, user)
         except ApiError as error:
-            answer = self._refusal(request, error)
+            answer = present(self._refusal(request, error), request)
         finally:
             running[kind] -= 1
         if isinstance(answer, Response):

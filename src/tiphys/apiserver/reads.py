@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -23,7 +24,7 @@ from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.listforms import dump_yaml, indent, indented_list, yaml_list
 from tiphys.apiserver.listmemo import ListMemos, Memo, gzip_with_head, pack
 from tiphys.apiserver.lists import Selected, await_revision, candidates, matching, select_page
-from tiphys.apiserver.negotiation import JSON, PLAIN, TABLE, YAML, Form, accepted_form
+from tiphys.apiserver.negotiation import JSON, PLAIN, PROTOBUF, TABLE, YAML, Form, accepted_form
 from tiphys.apiserver.options import ListOptions, parse_options, parse_revision, parse_selection
 from tiphys.apiserver.rendering import PartialRendering, PlainRendering, Rendering, convert_to, list_parts
 from tiphys.apiserver.table import TableRendering, include_object
@@ -32,6 +33,9 @@ from tiphys.base.clock import Clock, Randomness
 from tiphys.base.errors import bad_request, not_found
 from tiphys.store.interface import Store
 from tiphys.wire.message import Request, Response, Sink, Stream
+
+if TYPE_CHECKING:
+    from tiphys.apiserver.protobufrendering import Encoded
 
 MEMO_FROM_BYTES = 4 * 1024
 GZIP_FROM_BYTES = 128 * 1024
@@ -74,12 +78,15 @@ class Reads:
         self._limits = limits or ReadLimits()
         self._memos = ListMemos(self._limits.list_memo_bytes)
         self._fanouts: dict[ResourceCache, Fanout] = {}
-        self._plain: dict[int, tuple[Kind, PlainRendering]] = {}
+        self._plain: dict[tuple[int, str], tuple[Kind, Rendering]] = {}
+        self._encoded: Encoded | None = None
+        """Messages of objects; there since the first read in protobuf."""
         self._bookmark_timer: asyncio.TimerHandle | None = None
 
     async def get_object(self, kind: Kind, namespace: str, name: str, request: Request) -> Response:
         """Answer GET of one object. `namespace` is "" for cluster-scoped kinds. Raises not_found."""
-        rendering, form = self._rendering(kind, request, accepted_form(request.headers.get("accept", "")))
+        accept = accepted_form(request.headers.get("accept", ""), custom=kind.custom)
+        rendering, form = self._rendering(kind, request, accept)
         text = request.param("resourceVersion") if request.raw_query else ""
         if text or self._cache.revision() < self._store.current_revision():
             try:
@@ -96,7 +103,7 @@ class Reads:
 
     async def list_objects(self, kind: Kind, namespace: str, request: Request) -> Response:
         """Answer GET of a collection; `namespace` "" means all namespaces (or a cluster-scoped kind)."""
-        accept = accepted_form(request.headers.get("accept", ""), collection=True)
+        accept = accepted_form(request.headers.get("accept", ""), collection=True, custom=kind.custom)
         options = parse_options(kind, namespace, request, watch=False)
         rendering, form = self._rendering(kind, request, accept)
         page = await self._page(options, rendering)
@@ -159,7 +166,7 @@ class Reads:
         self, kind: Kind, objects: Sequence[CachedObject], revision: int, request: Request
     ) -> Response:
         """Answer with objects that `select` returned, as the Accept header wants them."""
-        accept = accepted_form(request.headers.get("accept", ""), collection=True)
+        accept = accepted_form(request.headers.get("accept", ""), collection=True, custom=kind.custom)
         rendering, form = self._rendering(kind, request, accept)
         return await self._list_answer(rendering, form, objects, {"resourceVersion": str(revision)}, request)
 
@@ -185,7 +192,7 @@ class Reads:
 
         A revision that is gone is told by an ERROR event within the stream, as upstream does.
         """
-        accept = accepted_form(request.headers.get("accept", ""), stream=True)
+        accept = accepted_form(request.headers.get("accept", ""), stream=True, custom=kind.custom)
         options = parse_options(kind, namespace, request, watch=True, name=name)
         rendering, _ = self._rendering(kind, request, accept)
         if options.initial_events or not options.resource_version:
@@ -207,13 +214,17 @@ class Reads:
         `obj` carries its resourceVersion. Bytes are the canonical JSON as the registry returns it (`Written.body`): in
         the storage version, or for a custom kind in its own; a dict may be in any served version and is converted to `kind.version`.
         """
-        accept = accepted_form(request.headers.get("accept", ""))
+        accept = accepted_form(request.headers.get("accept", ""), custom=kind.custom)
         same = kind.conversion is not None or kind.storage_api_version == kind.api_version
-        if isinstance(obj, bytes) and accept.target == PLAIN and same:
+        if isinstance(obj, bytes) and accept.target == PLAIN and accept.media != PROTOBUF and same:
             return _answer(obj, accept, status, request)
         decoded: JsonObject = orjson.loads(obj) if isinstance(obj, bytes) else obj
         decoded = convert_to(kind, decoded)
         if accept.target == PLAIN:
+            if accept.media == PROTOBUF:
+                from tiphys.api.protobuf import encode_object
+
+                return Response(status, encode_object(decoded), PROTOBUF)
             return _answer(orjson.dumps(decoded), accept, status, request)
         rendering, form = self._rendering(kind, request, accept)
         return _answer(rendering.single(_detached(decoded)), form, status, request)
@@ -232,13 +243,20 @@ class Reads:
 
     def _rendering(self, kind: Kind, request: Request, form: Form) -> tuple[Rendering, Form]:
         if form.target == PLAIN:
-            known = self._plain.get(id(kind))
+            known = self._plain.get((id(kind), form.media))
             if known is None or known[0] is not kind:
-                known = self._plain[id(kind)] = (kind, PlainRendering(kind))
+                made = self._protobuf(kind, form) if form.media == PROTOBUF else PlainRendering(kind)
+                known = self._plain[id(kind), form.media] = (kind, made)
             return known[1], form
         if form.target == TABLE:
             return TableRendering(kind, form, include_object(request.param("includeObject")), self._clock), form
-        return PartialRendering(form), form
+        return self._protobuf(kind, form) if form.media == PROTOBUF else PartialRendering(form), form
+
+    def _protobuf(self, kind: Kind, form: Form) -> Rendering:
+        from tiphys.apiserver.protobufrendering import Encoded, partial_rendering, whole_rendering
+
+        encoded = self._encoded = self._encoded or Encoded()
+        return whole_rendering(kind, encoded) if form.target == PLAIN else partial_rendering(form, encoded)
 
     def _fanout(self, resource: ResourceCache) -> Fanout:
         fanout = self._fanouts.get(resource)
@@ -268,6 +286,8 @@ def wants_indent(request: Request) -> bool:
 
 
 def _answer(body: bytes, form: Form, status: int, request: Request) -> Response:
+    if form.media == PROTOBUF:
+        return Response(status, body, PROTOBUF)
     if form.media == YAML:
         return Response(status, dump_yaml(orjson.loads(body)), YAML)
     if wants_indent(request):

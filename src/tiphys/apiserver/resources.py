@@ -26,8 +26,11 @@ from tiphys.apiserver.body import (
     go_type,
     parse_body,
 )
+from tiphys.apiserver.deadlines import LONG_RUNNING_SUBRESOURCES
 from tiphys.apiserver.deletion import DeleteOptions, parse_delete_options
+from tiphys.apiserver.negotiation import accepted_form
 from tiphys.apiserver.patching import APPLY_PATCH, make_apply, make_patch
+from tiphys.apiserver.presenting import present
 from tiphys.apiserver.reads import Reads
 from tiphys.apiserver.registry import Combine, Make, Registry, WriteContext, Written, take_status
 from tiphys.apiserver.requestinfo import RequestInfo
@@ -157,12 +160,16 @@ class Resources:
             raise path_not_found()
         call = Call(request, info, user, kind, self._registry, self._reads)
         if info.subresource:
-            return await self._subresource(call)
+            answer = await self._subresource(call)
+            if info.subresource in LONG_RUNNING_SUBRESOURCES or not isinstance(answer, Response):
+                return answer  # what another server says goes on as it came
+            return present(answer, request)
         if kind.virtual:
             handler = self._virtual.get((kind.group, kind.plural))
             if handler is None or request.method != "POST":
                 raise method_not_allowed()
-            return await handler(call)
+            answer = await handler(call)
+            return present(answer, request) if isinstance(answer, Response) else answer
         return await self._object(call)
 
     async def _object(self, call: Call) -> Answer:
@@ -220,7 +227,8 @@ class Resources:
         options = delete_options(call.request)
         written = await self._registry.delete(call.kind, namespace, call.info.name, options, context)
         if written.removed and call.kind.plural not in _RETURNS_DELETED:
-            return Response(200, deleted_status(call.kind, written.obj), headers=warning_headers(context.warnings))
+            status = deleted_status(call.kind, written.obj)
+            return present(Response(200, status, headers=warning_headers(context.warnings)), call.request)
         return answer_written(call, written, context)
 
     async def _delete_collection(self, call: Call, namespace: str) -> Response:

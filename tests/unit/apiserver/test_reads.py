@@ -407,7 +407,7 @@ async def test_partial_metadata(world: World) -> None:
 async def test_accept_headers_are_tried_in_order_of_preference(world: World) -> None:
     await world.put("a")
     for accept in (
-        "application/vnd.kubernetes.protobuf,application/json",
+        "application/vnd.kubernetes.protobuf;q=0.9,application/json",
         "*/*",
         "application/*;q=0.3, text/html",
         f"{TABLE};q=0.1,application/json;q=0.9",
