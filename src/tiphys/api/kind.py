@@ -183,6 +183,8 @@ class Kind:
     plural: str
     """Name of the resource; "" for a kind that is only the body of a subresource (Scale, Eviction, TokenRequest)."""
     singular: str = ""
+    list_kind: str = ""
+    """Kind of its lists; "" means the kind and "List"."""
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     namespaced: bool = True
@@ -209,6 +211,8 @@ class Kind:
     published_schema: Mapping[str, Any] | None = None
     """Schema of a custom kind as its definition gives it (OpenAPI v3), for OpenAPI documents; None for built-in kinds,
     whose schema is found by `definition`."""
+    deprecation: str = ""
+    """The warning that every request of this version gets; "" for none."""
     virtual: bool = False
     """True for kinds that are answered and not stored (reviews)."""
     conversion: CustomConversion | None = None
@@ -222,6 +226,8 @@ class Kind:
     def __post_init__(self) -> None:
         group = self.group if self.storage_group is None else self.storage_group
         object.__setattr__(self, "_prefix", f"/registry/{group or 'core'}/{self.plural}/")
+        if not self.list_kind:
+            object.__setattr__(self, "list_kind", f"{self.kind}List")
 
     @property
     def api_version(self) -> str:

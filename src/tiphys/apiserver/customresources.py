@@ -24,6 +24,7 @@ from tiphys.api.kinds.table import SUBRESOURCES
 from tiphys.api.schemanode import INT32
 from tiphys.api.strategies.extension import approval_of
 from tiphys.api.structural import StructuralSchema
+from tiphys.apiserver.discovery import version_priority
 from tiphys.base.clock import parse_time
 from tiphys.base.errors import Cause
 
@@ -82,6 +83,7 @@ def _kind(
         kind=names["kind"],
         plural=names["plural"],
         singular=names.get("singular") or names["kind"].lower(),
+        list_kind=names.get("listKind") or "",
         short_names=tuple(names.get("shortNames") or ()),
         categories=tuple(names.get("categories") or ()),
         namespaced=spec.get("scope") == "Namespaced",
@@ -95,8 +97,27 @@ def _kind(
         selectable_fields={_label(field): _reader(parse_json_path(field["jsonPath"])) for field in selectable},
         published_schema=definition,
         scale_paths=_scale_paths(subresources.get("scale")),
+        deprecation=_deprecation(spec, version),
         custom=True,
     )
+
+
+def _deprecation(spec: JsonObject, version: JsonObject) -> str:
+    """Return the warning of a deprecated version: its own, or one that names the best version to use instead."""
+    if not version.get("deprecated"):
+        return ""
+    if version.get("deprecationWarning") is not None:
+        return str(version["deprecationWarning"])
+    group, kind, name = spec["group"], spec["names"]["kind"], version["name"]
+    text = f"{group}/{name} {kind} is deprecated"
+    better = [
+        other["name"]
+        for other in spec["versions"]
+        if other.get("served")
+        and not other.get("deprecated")
+        and version_priority(other["name"]) < version_priority(name)
+    ]
+    return f"{text}; use {group}/{min(better, key=version_priority)} {kind}" if better else text
 
 
 def _subresources(subresources: JsonObject) -> tuple[Subresource, ...]:
@@ -284,7 +305,7 @@ def _accept_names(spec: JsonObject, accepted: JsonObject, kinds: Kinds) -> tuple
     wanted = spec["names"]
     others = [kind for kind in kinds.all() if kind.group == spec["group"] and kind.plural != wanted["plural"]]
     resources = {name for kind in others for name in (kind.plural, kind.singular, *kind.short_names)}
-    kind_names = {name for kind in others for name in (kind.kind, f"{kind.kind}List")}
+    kind_names = {name for kind in others for name in (kind.kind, kind.list_kind)}
     names = {"kind": "", "plural": "", **accepted}
     problem = None
     checks = (

@@ -121,7 +121,7 @@ class PlainRendering(JsonRendering):
         return splice_revision(value, obj.revision)
 
     def list_head(self, metadata: JsonObject, items_bytes: int) -> bytes:
-        return _list_head(f"{self._kind.kind}List", self._kind.api_version, metadata)
+        return _list_head(self._kind.list_kind, self._kind.api_version, metadata)
 
     def bookmark(self, revision: int, annotations: Mapping[str, str] | None, *, columns: bool) -> bytes:
         metadata: JsonObject = {"resourceVersion": str(revision)}
