@@ -256,8 +256,7 @@ class _Checker:
             return found
         if unify.assignable(self.bindings, previous, found):
             return unify.most_general(previous, found)
-        self._mismatch(node, previous, found)
-        return previous
+        return self._mismatch(node, previous, found)
 
     def _struct(self, node: StructNode) -> Type:
         struct = self._names.structs.get(node.name.removeprefix("."))

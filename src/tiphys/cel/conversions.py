@@ -14,7 +14,7 @@ from typing import Final
 
 from tiphys.cel import times, types
 from tiphys.cel.code import size_of, traversal
-from tiphys.cel.cost import STRING_FACTOR, CallCost, CostRange, Operand
+from tiphys.cel.cost import COST_MAXIMUM, STRING_FACTOR, CallCost, CostRange, Operand
 from tiphys.cel.declarations import Function, Library, Overload
 from tiphys.cel.equality import runtime_name
 from tiphys.cel.errors import EvaluationError
@@ -115,7 +115,7 @@ def format_double(value: float) -> str:
     digits = mantissa.removesuffix(".0")
     if exponent:
         magnitude = int(exponent)
-    if -4 <= magnitude < 21:
+    if -4 <= magnitude < 6:
         return _plain(digits, magnitude, bool(exponent))
     if not exponent:
         digits, magnitude = _scientific(digits)
@@ -248,17 +248,27 @@ def _read_first(values: Sequence[Value], result: Value) -> int:
     return traversal(size_of(values[0]))
 
 
-def _read_first_estimate(operands: Sequence[Operand]) -> tuple[CostRange, CostRange | None]:
-    return operands[0].size.times(STRING_FACTOR), operands[0].size
+def _bytes_estimate(operands: Sequence[Operand]) -> tuple[CostRange, CostRange | None]:
+    """A character becomes up to four bytes."""
+    size = operands[0].size
+    return size.times(STRING_FACTOR), CostRange(size.min, min(size.max * 4, COST_MAXIMUM))
 
 
-READ_FIRST: Final = CallCost(_read_first, _read_first_estimate)
+def _text_estimate(operands: Sequence[Operand]) -> tuple[CostRange, CostRange | None]:
+    size = operands[0].size
+    return size.times(STRING_FACTOR), CostRange(size.min // 4, size.max)
+
+
+_COSTS: Final = {
+    ("bytes", "string"): CallCost(_read_first, _bytes_estimate),
+    ("string", "bytes"): CallCost(_read_first, _text_estimate),
+}
 
 
 def _conversion(name: str, result: Type, forms: Sequence[tuple[Type, str, Callable[[Value], Value]]]) -> Function:
     overloads = []
     for type_, label, call in forms:
-        cost = READ_FIRST if {name, label} == {"string", "bytes"} else None
+        cost = _COSTS.get((name, label))
         overloads.append(Overload(f"{label}_to_{name}", (type_,), result, call, cost=cost))
     return Function(name, tuple(overloads))
 

@@ -122,6 +122,8 @@ def frozen(value: Value) -> Value:
         return (dict, frozenset([(frozen(key), frozen(each)) for key, each in value.items()]))
     if isinstance(value, Optional):
         return (Optional, value.present, frozen(value.value))
+    if value != value:
+        return object()
     return value
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from tiphys.cel.syntax import Bind, Call, Fold, Ident, Node, Select
+from tiphys.cel.syntax import Bind, Call, Fold, Ident, Literal, MapNode, Node, Select, StructNode
 
 ACCUMULATORS = ("__result__", "@result")
 _FOLDS = {"all", "exists", "exists_one", "existsOne", "filter"}
@@ -53,6 +53,8 @@ def expand_member(parser: Expansion, offset: int, target: Node, name: str, argum
         return _fold(parser, offset, name, target, arguments, 2, "argument must be a simple name")
     if name == "bind" and count == 3 and isinstance(target, Ident) and target.name == "cel":
         return _bind(parser, offset, arguments)
+    if name == "sortBy" and count == 2:
+        return _sort_by(parser, offset, target, arguments)
     if name in ("optMap", "optFlatMap") and count == 2:
         return _opt_map(parser, offset, target, name, arguments)
     return None
@@ -83,6 +85,18 @@ def _bind(parser: Expansion, offset: int, arguments: list[Node]) -> Node:
     if not isinstance(variable, Ident):
         return parser.refuse(variable.offset, "cel.bind() variable names must be simple identifiers")
     return parser.made(Bind(offset, variable.name, arguments[1], arguments[2]))
+
+
+def _sort_by(parser: Expansion, offset: int, target: Node, arguments: list[Node]) -> Node:
+    """Bind the list to a name that nobody can write, and sort it by the keys that the body makes of its elements."""
+    if isinstance(target, Literal | MapNode | StructNode):
+        what = "a list, identifier, comprehension, call or select expression"
+        return parser.refuse(target.offset, f"sortBy can only be applied to {what}")
+    hidden = "@__sortBy_input__"
+    keys = expand_member(parser, offset, Ident(offset, hidden), "map", arguments)
+    assert keys is not None
+    call = parser.made(Call(offset, "@sortByAssociatedKeys", [Ident(offset, hidden), keys], member=True))
+    return parser.made(Bind(offset, hidden, target, call))
 
 
 def _opt_map(parser: Expansion, offset: int, target: Node, name: str, arguments: list[Node]) -> Node:

@@ -15,7 +15,7 @@ from typing import Final
 
 from tiphys.cel import times, types
 from tiphys.cel.code import size_of, traversal
-from tiphys.cel.cost import NO_COST, STRING_FACTOR, CallCost, CostRange, Operand
+from tiphys.cel.cost import STRING_FACTOR, CallCost, CostRange, Operand
 from tiphys.cel.declarations import Function, Library, Overload
 from tiphys.cel.equality import concatenated
 from tiphys.cel.errors import EvaluationError
@@ -164,13 +164,9 @@ def _order_actual(values: Sequence[Value], result: Value) -> int:
 
 
 def order_estimate(operands: Sequence[Operand]) -> tuple[CostRange, CostRange | None]:
-    """Return what comparing two texts, lists or maps costs: the shorter one is read."""
-    shorter = NO_COST
-    one, other = operands[0].size, operands[1].size
-    smallest = min(one.min, other.min) if one.min and other.min else 0
-    shorter = CostRange(smallest, min(one.max, other.max))
-    cost = shorter.times(STRING_FACTOR)
-    return CostRange(max(1, cost.min), max(1, cost.max)), None
+    """Return what comparing two values costs: at most the smaller one is read."""
+    smaller = min(operands[0].size.max, operands[1].size.max)
+    return CostRange(min(smaller, 1), smaller).times(STRING_FACTOR), None
 
 
 def _in_list_actual(values: Sequence[Value], result: Value) -> int:

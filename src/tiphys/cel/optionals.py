@@ -111,6 +111,8 @@ LIBRARY: Final[Library] = (
         "unwrapOpt",
         (Overload("optional_unwrapOpt", (types.list_of(_OPTIONAL),), types.list_of(_T), unwrapped, member=True),),
     ),
+    Function("first", (Overload("list_first", (types.list_of(_T),), _OPTIONAL, first_of, member=True),)),
+    Function("last", (Overload("list_last", (types.list_of(_T),), _OPTIONAL, last_of, member=True),)),
     Function("value", (Overload("optional_value", (_OPTIONAL,), _T, value_of, member=True),)),
     Function("hasValue", (Overload("optional_hasValue", (_OPTIONAL,), BOOL, lambda each: each.present, member=True),)),
     Function("or", (Overload("optional_or_optional", (_OPTIONAL, _OPTIONAL), _OPTIONAL, _never, member=True),)),

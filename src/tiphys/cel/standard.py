@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tiphys.cel import conversions, operators, optionals, texts, types
+from tiphys.cel import conversions, operators, optionals, sequences, texts, types
 from tiphys.cel.declarations import Library
 from tiphys.cel.types import DYN, Type
 
@@ -15,6 +15,7 @@ LIBRARIES: Final[tuple[Library, ...]] = (
     operators.LIBRARY,
     conversions.LIBRARY,
     texts.LIBRARY,
+    sequences.LIBRARY,
     optionals.LIBRARY,
 )
 
