@@ -75,7 +75,9 @@ class Call(msgspec.Struct, frozen=True, eq=False):
     reads: Reads
 
     def context(self, subresource: str = "") -> WriteContext:
-        """Return the write context that the request's parameters ask for. Raises ApiError."""
+        """Return the write context that the request's parameters ask for. Raises ApiError, for an answer that the
+        client would not accept as well: nothing is written then."""
+        accepted_form(self.request.headers.get("accept", ""), custom=self.kind.custom and subresource != "scale")
         return WriteContext(
             self.user,
             dry_run_of(self.request),
