@@ -18,6 +18,7 @@ from tiphys.api.kinds import builtin_kinds
 from tiphys.apiserver.addressobjects import AddressObjects
 from tiphys.apiserver.admission import Chain, Plugin
 from tiphys.apiserver.authentication import RequestAuthenticator
+from tiphys.apiserver.bodyadmission import admitting_connections
 from tiphys.apiserver.bootstrap import Advertised, bootstrap
 from tiphys.apiserver.cache import ResourceCache, WatchCache
 from tiphys.apiserver.conversion import Converter
@@ -142,7 +143,7 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
         ("pods", "binding"): handle_binding,
         ("pods", "eviction"): handle_eviction,
         ("serviceaccounts", "token"): token_handler(tokens, audiences),
-        **kubelet_handlers(config.dialer),
+        **admitting_connections(kubelet_handlers(config.dialer)),
     }
     virtual = {**review_handlers(authenticator, authorizer, rbac, audiences), ("", "bindings"): handle_binding}
     resources = Resources(kinds, registry, reads, subresources, virtual)

@@ -10,6 +10,7 @@ from typing import Any
 
 from tiphys.api.kind import Context, JsonObject
 from tiphys.apiserver.authentication import RequestAuthenticator
+from tiphys.apiserver.bodyadmission import admit_body
 from tiphys.apiserver.negotiation import JSON, TABLE, YAML, accepted_form
 from tiphys.apiserver.pipeline import Authorizer
 from tiphys.apiserver.rbac import RbacAuthorizer
@@ -27,7 +28,7 @@ def review_handlers(
     """Return the handlers of the virtual kinds, by (group, plural)."""
 
     async def subject_access(call: Call) -> Answer:
-        review = _review(call)
+        review = await _review(call)
         spec = review.get("spec") or {}
         user = User(
             spec.get("user") or "",
@@ -38,11 +39,11 @@ def review_handlers(
         return _answer(call, review, _decide(authorizer, user, spec))
 
     async def self_subject_access(call: Call) -> Answer:
-        review = _review(call)
+        review = await _review(call)
         return _answer(call, review, _decide(authorizer, call.user, review.get("spec") or {}))
 
     async def self_subject_rules(call: Call) -> Answer:
-        review = _review(call)
+        review = await _review(call)
         namespace = (review.get("spec") or {}).get("namespace") or ""
         if not namespace:
             raise bad_request("no namespace on request")
@@ -53,10 +54,10 @@ def review_handlers(
         return _answer(call, review, status)
 
     async def self_subject(call: Call) -> Answer:
-        return _answer(call, _review(call), {"userInfo": user_info(call.user)})
+        return _answer(call, await _review(call), {"userInfo": user_info(call.user)})
 
     async def token_review(call: Call) -> Answer:
-        review = _review(call)
+        review = await _review(call)
         spec = review.get("spec") or {}
         wanted = frozenset(spec.get("audiences") or audiences)
         try:
@@ -87,11 +88,12 @@ def user_info(user: User) -> JsonObject:
     return info
 
 
-def _review(call: Call) -> JsonObject:
+async def _review(call: Call) -> JsonObject:
     kind, context = call.kind, call.context()
     review = call.body(kind, context)
     if kind.namespaced:
         review.setdefault("metadata", {}).setdefault("namespace", call.info.namespace)
+    await admit_body(call, "CREATE", review, context)
     causes = kind.strategy.validate(review, Context(call.user.name, call.registry.now()))
     if causes:
         raise invalid(kind.group, kind.kind, "", causes)

@@ -14,9 +14,10 @@ import orjson
 
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.api.selectors import selector_of
+from tiphys.apiserver.bodyadmission import BINDING, EVICTION, admit_body
 from tiphys.apiserver.deletion import DeleteOptions, parse_delete_options
 from tiphys.apiserver.registry import Combine
-from tiphys.apiserver.resources import Call, require, take_everything
+from tiphys.apiserver.resources import Call, require, take_everything, warning_headers
 from tiphys.base.errors import (
     ApiError,
     bad_request,
@@ -34,7 +35,8 @@ async def handle_binding(call: Call) -> Answer:
     """Answer POST pods/<name>/binding, and POST bindings with the pod's name in the body."""
     if call.info.verb != "create":
         raise method_not_allowed()
-    binding = _binding_of(call)
+    warnings: list[str] = []
+    binding = await _binding_of(call, warnings)
     name = call.info.name or (binding.get("metadata") or {}).get("name", "")
     target = binding.get("target") or {}
     node = target.get("name", "")
@@ -66,13 +68,17 @@ async def handle_binding(call: Call) -> Answer:
     combine: Combine = take_everything
     context = call.context("binding")
     await call.registry.update(pods, call.info.namespace, name, bind, context, combine=combine)
-    return Response(201, _CREATED)
+    return Response(201, _CREATED, headers=warning_headers(warnings))
 
 
-def _binding_of(call: Call) -> JsonObject:
+async def _binding_of(call: Call, warnings: list[str]) -> JsonObject:
     kind = call.registry.kinds.by_kind("", "v1", "Binding")
     assert kind is not None
-    return call.body(kind, call.context())
+    context = call.context()
+    binding = call.body(kind, context)
+    await admit_body(call, "CREATE", binding, context, None if call.kind.virtual else BINDING)
+    warnings += context.warnings
+    return binding
 
 
 def _refusal(pod: JsonObject, uid: str, node: str) -> str:
@@ -94,7 +100,9 @@ async def handle_eviction(call: Call) -> Answer:
         raise method_not_allowed()
     kind = call.registry.kinds.by_kind("policy", "v1", "Eviction")
     assert kind is not None
-    eviction = call.body(kind, call.context())
+    context = call.context()
+    eviction = call.body(kind, context)
+    await admit_body(call, "CREATE", eviction, context, EVICTION)
     named = (eviction.get("metadata") or {}).get("name")
     if named and named != call.info.name:
         raise bad_request("name in URL does not match name in Eviction object")
@@ -104,7 +112,7 @@ async def handle_eviction(call: Call) -> Answer:
     if not _evicts_freely(pod):
         await _ask_budgets(call, pod, options)
     await call.registry.delete(call.kind, namespace, name, options, call.context("eviction"))
-    return Response(201, _CREATED)
+    return Response(201, _CREATED, headers=warning_headers(context.warnings))
 
 
 def _evicts_freely(pod: JsonObject) -> bool:

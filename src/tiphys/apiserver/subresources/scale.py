@@ -13,13 +13,15 @@ from typing import Any
 import orjson
 
 from tiphys.api.kind import JsonObject, Kind
+from tiphys.api.patch import copy_json
 from tiphys.api.scalefields import scale_entries, workload_entries
 from tiphys.api.selectors import selector_of
 from tiphys.apiserver.body import parse_body
+from tiphys.apiserver.bodyadmission import SCALE, admit_body
 from tiphys.apiserver.patching import make_patch
-from tiphys.apiserver.registry import Make, WriteContext, Written
+from tiphys.apiserver.registry import CONFLICT_TRIES, Make, WriteContext, Written
 from tiphys.apiserver.resources import Call, is_apply, prepare_apply, warning_headers
-from tiphys.base.errors import Cause, bad_request, invalid, method_not_allowed, not_found
+from tiphys.base.errors import Cause, bad_request, conflict, invalid, method_not_allowed, not_found
 from tiphys.wire.message import Answer, Response
 
 
@@ -93,16 +95,56 @@ def _scale_kind(call: Call) -> Kind:
     return kind
 
 
+class _Moved(Exception):
+    """The workload was written by others while webhooks or policies looked at the Scale."""
+
+
 async def _write(call: Call, kind: Kind, namespace: str, context: WriteContext) -> Written:
     wanted_of = _wanted(call, _scale_kind(call), context)
+    if not call.registry.admission.looks_at_bodies():
+        make = _workload_maker(call, kind, context, wanted_of)
+        return await call.registry.update(kind, namespace, call.info.name, make, context)
+    for _ in range(CONFLICT_TRIES):
+        current = await call.registry.newest(kind, namespace, call.info.name)
+        if current is None:
+            raise not_found(kind.group, kind.plural, call.info.name)
+        revision = str(current.revision)
+        current.obj["metadata"]["resourceVersion"] = revision
+        old = _owned_scale(kind, current.obj)
+        wanted: JsonObject = copy_json(wanted_of(copy_json(old)))
+        _check(call, wanted)
+        await admit_body(call, "UPDATE", wanted, context, SCALE, old=old)
+
+        def admitted(scale: JsonObject, wanted: JsonObject = wanted, revision: str = revision) -> JsonObject:
+            if scale["metadata"]["resourceVersion"] != revision:
+                raise _Moved
+            return wanted
+
+        make = _workload_maker(call, kind, context, admitted)
+        try:
+            return await call.registry.update(kind, namespace, call.info.name, make, context)
+        except _Moved:
+            continue
+    raise conflict(kind.group, kind.plural, call.info.name)
+
+
+def _owned_scale(kind: Kind, obj: JsonObject) -> JsonObject:
+    """Return the Scale of a workload with the owners of its fields."""
+    assert kind.scale_paths is not None
+    metadata = obj["metadata"]
+    scale = scale_of(kind, obj, metadata["resourceVersion"])
+    scale["metadata"]["managedFields"] = scale_entries(metadata.get("managedFields"), kind.scale_paths[0])
+    return scale
+
+
+def _workload_maker(call: Call, kind: Kind, context: WriteContext, wanted_of: Make) -> Make:
+    """Return the function that writes the wanted Scale of a workload into it."""
     assert kind.scale_paths is not None
     replicas_path = kind.scale_paths[0]
 
     def make(obj: JsonObject) -> JsonObject:
         metadata = obj["metadata"]
-        scale = scale_of(kind, obj, metadata["resourceVersion"])
-        scale["metadata"]["managedFields"] = scale_entries(metadata.get("managedFields"), replicas_path)
-        wanted = wanted_of(scale)
+        wanted = wanted_of(_owned_scale(kind, obj))
         _check(call, wanted)
         _set_path(obj, replicas_path, (wanted.get("spec") or {}).get("replicas", 0))
         revision = (wanted.get("metadata") or {}).get("resourceVersion")
@@ -117,7 +159,7 @@ async def _write(call: Call, kind: Kind, namespace: str, context: WriteContext) 
             metadata.pop("resourceVersion", None)
         return obj
 
-    return await call.registry.update(kind, namespace, call.info.name, make, context)
+    return make
 
 
 def _wanted(call: Call, scale_kind: Kind, context: WriteContext) -> Make:

@@ -9,8 +9,9 @@ from typing import Any
 
 import orjson
 
+from tiphys.apiserver.bodyadmission import TOKEN_REQUEST, admit_body
 from tiphys.apiserver.nodeauthorizer import NODE_PREFIX
-from tiphys.apiserver.resources import Call, SubresourceHandler, require
+from tiphys.apiserver.resources import Call, SubresourceHandler, require, warning_headers
 from tiphys.apiserver.tokens import Bound, Tokens
 from tiphys.apiserver.user import NODES
 from tiphys.base.clock import format_time
@@ -31,7 +32,9 @@ def token_handler(tokens: Tokens, audiences: tuple[str, ...]) -> SubresourceHand
             raise method_not_allowed()
         kind = call.registry.kinds.by_kind("authentication.k8s.io", "v1", "TokenRequest")
         assert kind is not None
-        body = call.body(kind, call.context())
+        context = call.context()
+        body = call.body(kind, context)
+        await admit_body(call, "CREATE", body, context, TOKEN_REQUEST)
         spec: dict[str, Any] = body.get("spec") or {}
         lifetime_s = DEFAULT_S if spec.get("expirationSeconds") is None else spec["expirationSeconds"]
         _check_lifetime(lifetime_s, call.info.name)
@@ -55,7 +58,7 @@ def token_handler(tokens: Tokens, audiences: tuple[str, ...]) -> SubresourceHand
             },
             "status": {"token": token, "expirationTimestamp": format_time(expires_s)},
         }
-        return Response(201, orjson.dumps(answer))
+        return Response(201, orjson.dumps(answer), headers=warning_headers(context.warnings))
 
     return handle
 
