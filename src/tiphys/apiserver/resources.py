@@ -36,7 +36,7 @@ from tiphys.apiserver.registry import Combine, Make, Registry, WriteContext, Wri
 from tiphys.apiserver.requestinfo import RequestInfo
 from tiphys.apiserver.user import User
 from tiphys.base.errors import ApiError, Cause, bad_request, invalid, method_not_allowed, not_found, path_not_found
-from tiphys.wire.message import Answer, Request, Response
+from tiphys.wire.message import Answer, Request, Response, Stream
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 DELETES_AT_ONCE = 16
@@ -161,6 +161,12 @@ class Resources:
         if bool(info.namespace) and not kind.namespaced and info.resource != "namespaces":
             raise path_not_found()
         call = Call(request, info, user, kind, self._registry, self._reads)
+        if kind.deprecation:
+            return with_warning(await self._answer(call), kind.deprecation)
+        return await self._answer(call)
+
+    async def _answer(self, call: Call) -> Answer:
+        request, info, kind = call.request, call.info, call.kind
         if info.subresource:
             answer = await self._subresource(call)
             if info.subresource in LONG_RUNNING_SUBRESOURCES or not isinstance(answer, Response):
@@ -319,6 +325,13 @@ def answer_written(call: Call, written: Written, context: WriteContext) -> Respo
     if context.warnings:
         response.headers = [*response.headers, *warning_headers(context.warnings)]
     return response
+
+
+def with_warning(answer: Answer, text: str) -> Answer:
+    """Return an answer with one more Warning header; what goes on as another protocol has none."""
+    if isinstance(answer, Response | Stream):
+        answer.headers = [*answer.headers, *warning_headers([text])]
+    return answer
 
 
 def warning_headers(warnings: Sequence[str]) -> list[tuple[str, str]]:
