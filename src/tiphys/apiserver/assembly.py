@@ -17,6 +17,7 @@ from tiphys.api.kind import Kind, Kinds
 from tiphys.api.kinds import builtin_kinds
 from tiphys.apiserver.addressobjects import AddressObjects
 from tiphys.apiserver.admission import Chain, Plugin
+from tiphys.apiserver.aggregation.aggregator import Aggregator
 from tiphys.apiserver.authentication import RequestAuthenticator
 from tiphys.apiserver.bodyadmission import admitting_connections
 from tiphys.apiserver.bootstrap import Advertised, bootstrap
@@ -44,6 +45,7 @@ from tiphys.apiserver.plugins.podserviceaccount import PodServiceAccount
 from tiphys.apiserver.plugins.resourcequota import ResourceQuota
 from tiphys.apiserver.plugins.runtimeclass import RuntimeClass
 from tiphys.apiserver.policies.plugins import PolicyPlugins
+from tiphys.apiserver.policies.status import PolicyStatus
 from tiphys.apiserver.rbac import RbacAuthorizer
 from tiphys.apiserver.reads import Reads
 from tiphys.apiserver.registry import Registry
@@ -107,6 +109,7 @@ class Assembled:
     webhooks: WebhookClient
     health: Health
     metrics: Metrics
+    aggregator: Aggregator
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def stop(self) -> None:
@@ -117,6 +120,7 @@ class Assembled:
         self.reads.close()
         await self.cache.stop()
         await self.webhooks.close()
+        await self.aggregator.close()
 
 
 async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomness: Randomness) -> Assembled:
@@ -146,10 +150,11 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
         **admitting_connections(kubelet_handlers(config.dialer)),
     }
     virtual = {**review_handlers(authenticator, authorizer, rbac, audiences), ("", "bindings"): handle_binding}
-    resources = Resources(kinds, registry, reads, subresources, virtual)
+    aggregator = Aggregator(registry, config.front_proxy)
+    resources = Resources(kinds, registry, reads, subresources, virtual, aggregator)
     custom = CustomResources(registry, kinds, cache)
     health = Health(_checks(store, cache, clock))
-    paths = server_paths(kinds, tokens, health, metrics, _server_address(config))
+    paths = server_paths(kinds, tokens, health, metrics, _server_address(config), aggregator=aggregator)
     own_groups = {kind.group for kind in kinds.all()}
     counted = RequestMetrics(metrics, kinds, paths.exact)
     server = ApiServer(authenticator, authorizer, resources, paths, own_groups, metrics=counted, clock=clock)
@@ -159,10 +164,27 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     await bootstrap(registry, config.advertised, config.front_proxy, config.service_cidr)
     tasks = [
         asyncio.create_task(custom.run(), name="custom-resources"),
+        asyncio.create_task(aggregator.run(), name="aggregation"),
         asyncio.create_task(_run_compaction(store), name="compaction"),
     ]
+    policy_kind = kinds.resource("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies")
+    if policy_kind is not None:
+        tasks.append(asyncio.create_task(PolicyStatus(registry, policy_kind).run(), name="policy-status"))
     health.complete()
-    return Assembled(server.handle, registry, cache, kinds, tokens, audiences, reads, webhooks, health, metrics, tasks)
+    return Assembled(
+        server.handle,
+        registry,
+        cache,
+        kinds,
+        tokens,
+        audiences,
+        reads,
+        webhooks,
+        health,
+        metrics,
+        aggregator,
+        tasks,
+    )
 
 
 def _webhooks(cache: WatchCache, kinds: Kinds) -> WebhookClient:
