@@ -1,11 +1,12 @@
 """The namespace controller: empties a namespace that is being deleted, then lets it go.
 
 In: a namespace with a deletionTimestamp. Decides: whether content remains, how long to wait for it, the conditions.
-Out: deletions of collections, status conditions, the finalize subresource. Every step may be repeated: deletions of what
-is gone do nothing, and the finalizer `kubernetes` goes last, after a look that found nothing.
+Out: deletions of collections (of pods first, of the rest when no pod is left), status conditions, the finalize
+subresource. Every step may be repeated: deletions of what is gone do nothing, and the finalizer `kubernetes` goes last,
+after a look that found nothing.
 
 Spec: Kubernetes docs, "Namespaces" (deletion, finalizers, conditions NamespaceDeletion*, NamespaceContentRemaining,
-NamespaceFinalizersRemaining).
+NamespaceFinalizersRemaining); KEP-5080 (ordered deletion).
 """
 
 from __future__ import annotations
@@ -176,7 +177,12 @@ class NamespaceLoop:
             for s in found.served
             if s.resource.namespaced and {"list", "delete"} <= s.verbs and not _is_view(s.resource)
         ]
-        await asyncio.gather(*(self._delete_all(s, namespace, findings) for s in targets))
+        # pods go first, whole: what guards them (policies, quotas, accounts) must not be gone while they run
+        first = [s for s in targets if s.resource == resources.PODS]
+        for some in (first, [s for s in targets if s not in first]):
+            await asyncio.gather(*(self._delete_all(s, namespace, findings) for s in some))
+            if findings.remaining or findings.failures:
+                break
         return findings
 
     async def _delete_all(self, served: Served, namespace: str, findings: Findings) -> None:

@@ -165,3 +165,29 @@ async def test_a_namespace_is_furnished_and_emptied() -> None:
                 break
     assert cluster.get_now(resources.NAMESPACES, "x") is None
     assert not cluster.list_now(resources.SERVICEACCOUNTS)
+
+
+async def test_nothing_of_a_namespace_goes_before_its_pods() -> None:
+    cluster = FakeCluster()
+    cluster.put(resources.NAMESPACES, {"metadata": {"name": "x"}, "spec": {"finalizers": ["kubernetes"]}})
+    cluster.put(resources.CONFIGMAPS, {"metadata": {"name": "needed", "namespace": "x"}})
+    held = {
+        "metadata": {"name": "held", "namespace": "x", "finalizers": ["example.com/hold"]},
+        "spec": {"containers": []},
+    }
+    cluster.put(resources.PODS, held)
+    async with running(cluster, "namespace"):
+        await cluster.delete(resources.NAMESPACES, "", "x")
+        await quiet(cluster)
+        pod, namespace = cluster.get_now(resources.PODS, "x/held"), cluster.get_now(resources.NAMESPACES, "x")
+        assert pod is not None and pod["metadata"]["deletionTimestamp"]
+        assert cluster.get_now(resources.CONFIGMAPS, "x/needed"), "the pod may need it to its end"
+        assert namespace is not None
+        told = {c["type"]: c for c in namespace["status"]["conditions"]}
+        assert told["NamespaceContentRemaining"]["message"] == (
+            "Some resources are remaining: pods. has 1 resource instances"
+        )
+        cluster.change(resources.PODS, "x/held", {"metadata": {"finalizers": None}})
+        await quiet(cluster)
+    assert cluster.get_now(resources.CONFIGMAPS, "x/needed") is None
+    assert cluster.get_now(resources.NAMESPACES, "x") is None
