@@ -176,6 +176,130 @@ def base_environment(minor: int, scope: Scope) -> Environment:
 
 def _wrong_type(results: tuple[Type, ...], got: Type) -> str:
     if len(results) == 1:
+        return f"must evaluate to {_shown(results[0])} but got {_shown(got)}"
+    return f"must evaluate to one of [{' '.join(map(_shown, results))}] but got {_shown(got)}"
+
+
+def _shown(result: Type) -> str:
+    return "null_type" if result.kind == "null" else str(result)
+
+
+CONDITION = _object(
+    "NamespaceCondition", status=STRING, type=STRING, lastTransitionTime=TIMESTAMP, message=STRING, reason=STRING
+)
+_NAMESPACE_METADATA = _object(
+    "NamespaceMetadata",
+    name=STRING,
+    generateName=STRING,
+    namespace=STRING,
+    labels=_STRING_MAP,
+    annotations=_STRING_MAP,
+    UID=STRING,
+    creationTimestamp=TIMESTAMP,
+    deletionGracePeriodSeconds=INT,
+    deletionTimestamp=TIMESTAMP,
+    generation=INT,
+    resourceVersion=STRING,
+    finalizers=_STRINGS,
+)
+NAMESPACE_METADATA_FIELDS = frozenset(_NAMESPACE_METADATA.fields)
+NAMESPACE = _object(
+    "Namespace",
+    metadata=_NAMESPACE_METADATA,
+    spec=_object("NamespaceSpec", finalizers=_STRINGS),
+    status=_object("NamespaceStatus", conditions=list_of(_NAMESPACE_CONDITION), phase=STRING),
+)
+"""`namespaceObject`: a Namespace without owners and managed fields."""
+
+
+class Scope(NamedTuple):
+    """Which of the variables that not every expression has are there."""
+
+    params: bool = False
+    authorizer: bool = True
+    patches: bool = False
+    """Object{...} and JSONPatch{...} can be constructed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """An expression. `program` is None where it has no meaning, and `error` says why."""
+
+    text: str
+    program: Program | None
+    error: str = ""
+
+    @property
+    def result_type(self) -> Type:
+        return DYN if self.program is None else self.program.result_type
+
+
+class Expressions:
+    """Compiles the expressions of one policy or webhook. With `declare`, variables of the policy become fields of
+    `variables` for all expressions that are compiled later."""
+
+    def __init__(self, version: tuple[int, int], objects: Mapping[str, Type] | None = None) -> None:
+        """`objects` gives types to object, oldObject and params, for type checks."""
+        self._minor = version[1]
+        self._objects = dict(objects or {})
+        self._variables: dict[str, Type] = {}
+        self._environments: dict[Scope, Environment] = {}
+
+    def declare(self, name: str, text: str, scope: Scope) -> Compiled:
+        """Compile a variable; one that has no meaning is of any type for those who use it."""
+        compiled = self.compile(text, scope)
+        self._variables = {**self._variables, name: compiled.result_type}
+        self._environments.clear()
+        return compiled
+
+    def compile(self, text: str, scope: Scope, results: tuple[Type, ...] = ()) -> Compiled:
+        """Compile an expression that must evaluate to one of `results`, () for anything."""
+        try:
+            program = self._environment(scope).compile(text)
+        except CompileError as error:
+            return Compiled(text, None, f"compilation failed: {error}")
+        if results and program.result_type not in results:
+            return Compiled(text, None, _wrong_type(results, program.result_type))
+        return Compiled(text, program)
+
+    def check(self, text: str, scope: Scope) -> str:
+        """Return the issues of an expression as the compiler writes them, "" for none."""
+        try:
+            self._environment(scope).compile(text)
+        except CompileError as error:
+            return str(error)
+        return ""
+
+    def _environment(self, scope: Scope) -> Environment:
+        environment = self._environments.get(scope)
+        if environment is None:
+            environment = base_environment(self._minor, scope)
+            more = {name: kind for name, kind in self._objects.items() if name != "params" or scope.params}
+            if self._variables:
+                more["variables"] = ObjectType("kubernetes.variables", self._variables)
+            if more:
+                environment = environment.extend(more)
+            self._environments[scope] = environment
+        return environment
+
+
+@cache
+def base_environment(minor: int, scope: Scope) -> Environment:
+    """Return what every expression of admission may name in Kubernetes 1.<minor>."""
+    from tiphys.api.cellibrary import libraries
+
+    variables = {"object": DYN, "oldObject": DYN, "request": REQUEST, "namespaceObject": NAMESPACE}
+    if scope.params:
+        variables["params"] = DYN
+    if scope.authorizer:
+        from tiphys.api.cellibrary.authorizer import AUTHORIZER, RESOURCE_CHECK
+
+        variables |= {"authorizer": AUTHORIZER, "authorizer.requestResource": RESOURCE_CHECK}
+    return Environment(variables, libraries(minor), _PATCH_STRUCTS if scope.patches else None)
+
+
+def _wrong_type(results: tuple[Type, ...], got: Type) -> str:
+    if len(results) == 1:
         return f"must evaluate to {results[0]} but got {got}"
     return f"must evaluate to one of [{' '.join(map(str, results))}] but got {got}"
 
