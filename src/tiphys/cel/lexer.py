@@ -30,12 +30,14 @@ _TOKENS = re.compile(
     |(?P<NUM_FLOAT>[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)?|[0-9]+[eE][+-]?[0-9]+|\.[0-9]+(?:[eE][+-]?[0-9]+)?)
     |(?P<NUM_UINT>(?:0x[0-9a-fA-F]+|[0-9]+)[uU])
     |(?P<NUM_INT>0x[0-9a-fA-F]+|[0-9]+)
+    |(?P<ESC_IDENTIFIER>`[a-zA-Z0-9_./\ -]+`)
     |(?P<IDENTIFIER>[_a-zA-Z][_a-zA-Z0-9]*)
     |(?P<operator>==|!=|<=|>=|&&|\|\||[\[\]{{}}().,:?<>+\-*/%!])""",
     re.VERBOSE,
 )
+_PART_OF_ESCAPE = r"\\(?:[0-3][0-7]?|[xX][0-9a-fA-F]?|u[0-9a-fA-F]{0,3}|U[0-9a-fA-F]{0,7})?"
 _BROKEN_STRING = re.compile(
-    rf"""[bB]?"(?:{_ESCAPE}|[^\\"\n\r])*(?:\\[0-3uUxX]?[0-9a-fA-F]*)?|[bB]?'(?:{_ESCAPE}|[^\\'\n\r])*(?:\\[0-3uUxX]?[0-9a-fA-F]*)?"""
+    rf"""[bB]?"(?:{_ESCAPE}|[^\\"\n\r])*(?:{_PART_OF_ESCAPE})?|[bB]?'(?:{_ESCAPE}|[^\\'\n\r])*(?:{_PART_OF_ESCAPE})?"""
     r"""|[bB]?[rR]"[^"\n\r]*|[bB]?[rR]'[^'\n\r]*"""
 )
 _WORDS = frozenset({"true", "false", "null", "in"})
@@ -47,7 +49,7 @@ _ESCAPED = re.compile(_ESCAPE)
 @dataclass(slots=True)
 class Token:
     """A token. `kind` is its text for operators and words, else NUM_INT, NUM_UINT, NUM_FLOAT, STRING, BYTES,
-    IDENTIFIER or EOF."""
+    IDENTIFIER, ESC_IDENTIFIER or EOF."""
 
     kind: str
     text: str

@@ -54,7 +54,21 @@ _START: Final = frozenset(
 _START_SHOWN: Final = (
     "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}"
 )
+_BEGINNINGS: Final = {
+    "": _START_SHOWN,
+    ")": _START_SHOWN.replace("'(', ", "'(', ')', "),
+    "]": _START_SHOWN.replace("'[', ", "'[', ']', ")
+    .replace("'.', ", "'.', ',', ")
+    .replace("'!', ", "'!', '\\u003F', "),
+    "}": _START_SHOWN.replace("'{', ", "'{', '}', ")
+    .replace("'.', ", "'.', ',', ")
+    .replace("'!', ", "'!', '\\u003F', "),
+    "[]": _START_SHOWN.replace("'!', ", "'!', '\\u003F', "),
+    "Name{": "{'}', ',', '\\u003F', IDENTIFIER, ESC_IDENTIFIER}",
+}
+"""What messages say may stand at the beginning: of an expression, and of what ends with a token or is an index."""
 _FOLLOW: Final = frozenset({*_BINARY, ")", "]", "}", ",", ":", "?", "EOF"})
+_OUTER_FOLLOW: Final = _FOLLOW - {")", "]", "}", ",", ":"}
 RESERVED: Final = frozenset(
     "as break const continue else for function if import let loop package namespace return var void while".split()  # noqa: SIM905
 )
@@ -88,6 +102,7 @@ class Parser:
         self._tokens, errors = lexer.tokens_of(source.text)
         self._position = 0
         self._nesting = 0
+        self._open = 0
         for offset, message in errors[:_ERRORS_MAXIMUM]:
             self.issues.append(source.issue(offset, message))
 
@@ -169,10 +184,12 @@ class Parser:
             if token.kind == ".":
                 node = self._member(node)
             elif token.kind == "[":
-                self._position += 1
+                self._begin()
                 optional = self._accept("?")
-                index = self.expression(0)
-                self._expect("]")
+                index = (
+                    self._unexpected("[]") if self._token.kind not in _START and not optional else self.expression(0)
+                )
+                self._end("]")
                 node = self.made(Call(token.offset, "_[?_]" if optional else "_[_]", [node, index]))
             elif token.kind == "{" and (name := qualified_name(node)) is not None:
                 node = self._struct(node, name)
@@ -181,19 +198,42 @@ class Parser:
 
     def _member(self, node: Node) -> Node:
         dot = self._next()
+        if self._token.kind not in ("?", "IDENTIFIER", "ESC_IDENTIFIER"):
+            return self._no_alternative(dot)
         optional = self._accept("?")
-        name = self._expect("IDENTIFIER")
-        if name is None:
-            return node
+        if self._token.kind == "ESC_IDENTIFIER":
+            return self.refuse(self._next().offset, "unsupported syntax: '`'")
+        name = self._next()
+        if name.kind != "IDENTIFIER":
+            wanted = "{IDENTIFIER, ESC_IDENTIFIER}"
+            self.refuse(name.offset, f"Syntax error: mismatched input '{name.text}' expecting {wanted}")
+            raise _Stop
         if optional:
             field = Literal(name.offset, name.text)
             return self.made(Call(dot.offset, "_?._", [node, field]))
         if self._token.kind != "(":
             return self.made(Select(dot.offset, node, name.text))
-        offset = self._next().offset
-        arguments = self._list(")")[0]
+        offset = self._begin()
+        arguments = self._arguments()
         expanded = macros.expand_member(self, offset, node, name.text, arguments)
         return expanded or self.made(Call(offset, name.text, [node, *arguments], member=True))
+
+    def _no_alternative(self, first: Token) -> Node:
+        """Refuse a token that goes on with nothing that may begin with the one before it."""
+        token = self._token
+        text = "" if token.kind == "EOF" else token.text
+        self.refuse(token.offset, f"Syntax error: no viable alternative at input '{first.text}{text}'")
+        return self._skip(token)
+
+    def _skip(self, token: Token) -> Node:
+        follow = self._follow()
+        while self._token.kind not in follow:
+            self._position += 1
+        return Literal(token.offset, None)
+
+    def _follow(self) -> frozenset[str]:
+        """Return what may stand behind an operand here."""
+        return _FOLLOW if self._open else _OUTER_FOLLOW
 
     def _primary(self) -> Node:
         token = self._token
@@ -202,43 +242,47 @@ class Parser:
             return self._name("", self._next())
         if kind == ".":
             self._position += 1
-            name = self._expect("IDENTIFIER")
-            return self._name(".", Token("IDENTIFIER", name.text, token.offset)) if name else self._nothing(token)
+            if self._token.kind != "IDENTIFIER":
+                return self._no_alternative(token)
+            return self._name(".", self._next())
         if kind == "(":
-            self._position += 1
+            self._begin()
             node = self.expression(0)
-            self._expect(")")
+            self._end(")")
             return node
         if kind == "[":
-            self._position += 1
-            elements, optional = self._list("]", options=True)
+            self._begin()
+            elements, optional = self._elements()
             return self.made(ListNode(token.offset, elements, frozenset(optional)))
         if kind == "{":
+            self._begin()
+            return self.made(MapNode(token.offset, self._entries("}")))
+        if kind == "-" and not self._at_negative_number():
             self._position += 1
-            return self.made(MapNode(token.offset, self._entries(names=False)))
-        if kind in _START:
-            return self._literal()
-        return self._unexpected()
+            return self._no_alternative(token)
+        return self._literal() if kind in _START else self._unexpected("")
 
-    def _unexpected(self) -> Node:
+    def _unexpected(self, beginning: str) -> Node:
         """Refuse a token where an expression begins; pass over it if one begins behind it."""
         token = self._token
-        following = self._tokens[self._position + 1].kind if token.kind != "EOF" else "EOF"
-        if following in _START and token.kind != "EOF":
-            self.refuse(token.offset, f"Syntax error: extraneous input '{token.text}' expecting {_START_SHOWN}")
+        shown = _BEGINNINGS[beginning]
+        if token.kind != "EOF" and self._tokens[self._position + 1].kind in _START:
+            self.refuse(token.offset, f"Syntax error: extraneous input '{token.text}' expecting {shown}")
             self._position += 1
-            return self._primary()
-        self.refuse(token.offset, f"Syntax error: mismatched input '{token.text}' expecting {_START_SHOWN}")
-        while self._token.kind not in _FOLLOW:
-            self._position += 1
-        return self._nothing(token)
+            return self.expression(0) if beginning else self._primary()
+        self.refuse(token.offset, f"Syntax error: mismatched input '{token.text}' expecting {shown}")
+        if beginning or self._open or token.kind not in _BINARY:
+            raise _Stop
+        return self._skip(token)
 
     def _name(self, prefix: str, token: Token) -> Node:
         if self._token.kind == "(":
-            offset = self._next().offset
-            arguments = self._list(")")[0]
+            offset = self._begin()
+            arguments = self._arguments()
+            if token.text in RESERVED:
+                return self.refuse(token.offset, f"reserved identifier: {token.text}")
             expanded = None if prefix else macros.expand_global(self, offset, token.text, arguments)
-            return expanded or self.made(Call(offset, token.text, arguments))
+            return expanded or self.made(Call(offset, prefix + token.text, arguments))
         if token.text in RESERVED:
             return self.refuse(token.offset, f"reserved identifier: {token.text}")
         return self.made(Ident(token.offset, prefix + token.text))
@@ -274,43 +318,67 @@ class Parser:
 
     # Parts of lists, maps and calls
 
-    def _list(self, close: str, options: bool = False) -> tuple[list[Node], list[int]]:
-        """Read expressions up to a closing token, and which of them have a question mark."""
+    def _arguments(self) -> list[Node]:
+        """Read the arguments of a call."""
+        if self._accept(")"):
+            self._open -= 1
+            return []
+        nodes = [self._unexpected(")") if self._token.kind not in _START else self.expression(0)]
+        while self._accept(","):
+            nodes.append(self.expression(0))
+        self._end(")")
+        return nodes
+
+    def _elements(self) -> tuple[list[Node], list[int]]:
+        """Read the elements of a list, and which of them have a question mark."""
         nodes: list[Node] = []
         optional: list[int] = []
-        while self._token.kind not in (close, "EOF"):
-            if options and self._accept("?"):
+        while self._goes_on("]", "]", bool(nodes)):
+            if self._accept("?"):
                 optional.append(len(nodes))
             nodes.append(self.expression(0))
-            if not self._accept(","):
-                break
-            if self._token.kind == close and not options:
-                self._unexpected()
-                break
-        self._expect(close)
         return nodes, optional
 
-    def _entries(self, names: bool) -> list[Entry]:
+    def _entries(self, beginning: str) -> list[Entry]:
+        """Read the entries of a map, or of an object where `beginning` says so."""
         entries: list[Entry] = []
-        while self._token.kind not in ("}", "EOF"):
+        while self._goes_on("}", beginning, bool(entries)):
             optional = self._accept("?")
-            if names:
-                name = self._expect("IDENTIFIER")
-                if name is None:
-                    break
-                key: Node = Literal(name.offset, name.text)
-            else:
+            if beginning == "}":
                 key = self.expression(0)
+            else:
+                name = self._next()
+                key = Literal(name.offset, name.text)
             colon = self._expect(":")
             entries.append(Entry(colon.offset if colon else key.offset, key, self.expression(0), optional))
-            if not self._accept(","):
-                break
-        self._expect("}")
         return entries
 
+    def _goes_on(self, close: str, beginning: str, separated: bool) -> bool:
+        """Tell whether an element comes, behind its comma, and otherwise read the end of a list or map."""
+        starts = {"IDENTIFIER", "?"} if beginning == "Name{" else _START | {"?"}
+        token = self._token
+        if separated and token.kind not in (close, ","):
+            self._refuse_element(token, f"{{'{close}', ','}}", frozenset({close, ","}))
+        elif not separated and token.kind not in starts | {close, ","}:
+            self._refuse_element(token, _BEGINNINGS[beginning], starts | {close})
+        comma = self._accept(",")
+        if self._token.kind in starts and (comma or not separated):
+            return True
+        self._end(close)
+        return False
+
+    def _refuse_element(self, token: Token, shown: str, wanted: frozenset[str] | set[str]) -> None:
+        """Refuse a token within a list or a map, and pass over it if what was wanted is behind it."""
+        if token.kind != "EOF" and self._tokens[self._position + 1].kind in wanted:
+            self.refuse(token.offset, f"Syntax error: extraneous input '{token.text}' expecting {shown}")
+            self._position += 1
+            return
+        self.refuse(token.offset, f"Syntax error: mismatched input '{token.text}' expecting {shown}")
+        raise _Stop
+
     def _struct(self, node: Node, name: str) -> Node:
-        offset = self._next().offset
-        return self.made(StructNode(offset, name, self._entries(names=True)))
+        offset = self._begin()
+        return self.made(StructNode(offset, name, self._entries("Name{")))
 
     # Tokens
 
@@ -340,14 +408,22 @@ class Parser:
             self.refuse(token.offset, f"Syntax error: extraneous input '{token.text}' expecting {shown}")
             self._position += 1
             return self._next()
-        if kind != "EOF" and token.kind in _FOLLOW:
+        follow = _START if kind == ":" else self._follow()
+        if kind != "EOF" and token.kind in follow and not (token.kind == "EOF" and self._open):
             self.refuse(token.offset, f"Syntax error: missing {shown} at '{token.text}'")
             return None
         self.refuse(token.offset, f"Syntax error: mismatched input '{token.text}' expecting {shown}")
         raise _Stop
 
-    def _nothing(self, token: Token) -> Node:
-        return Literal(token.offset, None)
+    def _begin(self) -> int:
+        """Read an opening token and return its place."""
+        self._open += 1
+        return self._next().offset
+
+    def _end(self, close: str) -> None:
+        """Read a closing token."""
+        self._open -= 1
+        self._expect(close)
 
     # Bounds
 
