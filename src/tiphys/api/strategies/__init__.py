@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 from tiphys.api.kind import Strategy
 from tiphys.api.strategies import (
-    admission,
     admissionpolicy,
     apiservice,
     certificates,
@@ -43,6 +42,7 @@ from tiphys.api.strategies import (
     storage,
     storage_migration,
     trust,
+    webhookconfiguration,
 )
 
 STRATEGIES: Mapping[tuple[str, str], Strategy] = {
@@ -63,10 +63,10 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
     ("", "ServiceAccount"): serviceaccount.SERVICE_ACCOUNT,
     ("admissionregistration.k8s.io", "MutatingAdmissionPolicy"): admissionpolicy.MUTATING_POLICY,
     ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding"): admissionpolicy.MUTATING_BINDING,
-    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"): admission.MUTATING_WEBHOOKS,
+    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"): webhookconfiguration.MUTATING_WEBHOOKS,
     ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"): admissionpolicy.VALIDATING_POLICY,
     ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding"): admissionpolicy.VALIDATING_BINDING,
-    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"): admission.VALIDATING_WEBHOOKS,
+    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"): webhookconfiguration.VALIDATING_WEBHOOKS,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): extension.CUSTOM_RESOURCE_DEFINITION,
     ("apiregistration.k8s.io", "APIService"): apiservice.API_SERVICE,
     ("apps", "ControllerRevision"): replicaset.CONTROLLER_REVISION,
