@@ -18,7 +18,7 @@ API conventions, "Metadata".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -33,6 +33,7 @@ from tiphys.apiserver.cache import WatchCache, splice_revision
 from tiphys.apiserver.cached import CachedObject, in_version
 from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.deletion import DeleteOptions, check_preconditions, is_removable, plan_delete
+from tiphys.apiserver.heavy import Heavy
 from tiphys.apiserver.identity import begin_create, begin_update, check_name, metadata_of, settle_create
 from tiphys.apiserver.user import User
 from tiphys.base.clock import Clock, Randomness, format_time
@@ -79,6 +80,8 @@ class WriteContext(msgspec.Struct, eq=False):
     """Monotonic time at which the request must be answered; 0 for none."""
     is_collection: bool = False
     """One delete of a collection."""
+    size_bytes: int = 0
+    """Of the request's body: large ones are worked on beside the loop."""
 
 
 class Written(msgspec.Struct, frozen=True, eq=False):
@@ -106,6 +109,20 @@ Make = Callable[[JsonObject], JsonObject]
 """Current object in the request's version (not to be changed) -> wanted object in the request's version."""
 Combine = Callable[[JsonObject, JsonObject], JsonObject]
 """(wanted, current) -> what this subresource may change of it; both in the storage version."""
+
+
+class _Change(msgspec.Struct, frozen=True, eq=False):
+    """One try of an update."""
+
+    kind: Kind
+    """Of the request."""
+    stored: Kind
+    """In whose version the update is worked on."""
+    namespace: str
+    name: str
+    make: Make
+    combine: Combine | None
+    current: Current
 
 
 def encode_stored(obj: JsonObject) -> bytes:
@@ -142,6 +159,7 @@ class Registry:
         converter: Converter | None = None,
     ) -> None:
         self.converter = converter or Converter(randomness)
+        self.heavy = Heavy()
         self.store = store
         self.cache = cache
         self.kinds = kinds
@@ -169,7 +187,7 @@ class Registry:
         value = cached.value
         stale = cached.api_version != working.storage_api_version
         if working.conversion is None:
-            obj: JsonObject = orjson.loads(value)
+            obj: JsonObject = await self.heavy.run(len(value), orjson.loads, value)
             if stale and working.convert is not None:
                 obj = working.convert(obj, obj["apiVersion"], working.api_version)
             obj["apiVersion"] = working.api_version
@@ -178,7 +196,8 @@ class Registry:
         rendered = in_version(working, cached)
         assert rendered is not None, f"{cached.key} was just converted to {working.api_version}"
         stale = stale or (rendered != value and cached.api_version == working.api_version)
-        return Current(orjson.loads(rendered), cached.revision, rendered, stale)
+        obj = await self.heavy.run(len(rendered), orjson.loads, rendered)
+        return Current(obj, cached.revision, rendered, stale)
 
     def now(self) -> str:
         """Return the time as the API writes it."""
@@ -236,34 +255,19 @@ class Registry:
     async def _create_once(
         self, kind: Kind, stored: Kind, namespace: str, obj: JsonObject, context: WriteContext, generated: bool
     ) -> Written:
-        strategy = stored.strategy
-        obj = self.convert(kind, obj, stored)
-        metadata, name, now_s = obj["metadata"], obj["metadata"]["name"], self.clock.now_s()
-        metadata["uid"] = self.randomness.uid()
-        metadata["creationTimestamp"] = format_time(now_s)
-        if strategy.generation:
-            metadata["generation"] = 1
-        else:
-            metadata.pop("generation", None)
+        now_s, size_bytes = self.clock.now_s(), context.size_bytes
         rules = self._context(context, now_s, creating=True)
-        strategy.default(obj)
-        strategy.prepare_for_create(obj, rules)
+        uid, name = self.randomness.uid(), obj["metadata"]["name"]
+        obj = await self.heavy.run(size_bytes, self._begin, kind, stored, obj, uid, rules)
         attributes = self._attributes("CREATE", kind, stored, namespace, name, context, obj, None)
         attributes.name_is_generated = generated
         succeeded = False
         try:
             await self.admission.mutate(attributes)
-            strategy.default(obj)
-            if attributes.was_changed:
-                name = attributes.name = settle_create(stored, namespace, obj)
-                strategy.prepare_for_create(obj, rules)
-            self._track(stored, {}, obj, context, now_s)
-            causes = [*validate_object_meta(obj, stored, stored.namespaced), *strategy.validate(obj, rules)]
-            if causes:
-                raise invalid(stored.group, stored.kind, name, causes)
+            value, warnings = await self.heavy.run(size_bytes, self._check_created, attributes, context, rules)
+            name = attributes.name
             await self.admission.validate(attributes)
-            context.warnings.extend(strategy.warnings(obj))
-            value = self._encode(stored, obj)
+            context.warnings.extend(warnings)
             if context.dry_run:
                 if self.current(stored, namespace, name) is not None:
                     raise already_exists(stored.group, stored.plural, name)
@@ -278,6 +282,38 @@ class Registry:
             return Written(stored, obj, splice_revision(value, revision), created=True)
         finally:
             attributes.finish(succeeded)
+
+    def _begin(self, kind: Kind, stored: Kind, obj: JsonObject, uid: str, rules: Context) -> JsonObject:
+        """Return a new object in the version to work on, with its defaults and what only the server sets."""
+        strategy = stored.strategy
+        obj = self.convert(kind, obj, stored)
+        metadata = obj["metadata"]
+        metadata["uid"] = uid
+        metadata["creationTimestamp"] = rules.now
+        if strategy.generation:
+            metadata["generation"] = 1
+        else:
+            metadata.pop("generation", None)
+        strategy.default(obj)
+        strategy.prepare_for_create(obj, rules)
+        return obj
+
+    def _check_created(
+        self, attributes: Attributes, context: WriteContext, rules: Context
+    ) -> tuple[bytes, Sequence[str]]:
+        """Finish and validate what plugins made of a new object; return it encoded, and warnings. Raises ApiError."""
+        stored, obj = attributes.kind, attributes.obj
+        assert obj is not None
+        strategy = stored.strategy
+        strategy.default(obj)
+        if attributes.was_changed:
+            attributes.name = settle_create(stored, attributes.namespace, obj)
+            strategy.prepare_for_create(obj, rules)
+        self._track(stored, {}, obj, context, rules.now)
+        causes = [*validate_object_meta(obj, stored, stored.namespaced), *strategy.validate(obj, rules)]
+        if causes:
+            raise invalid(stored.group, stored.kind, attributes.name, causes)
+        return self._encode(stored, obj), strategy.warnings(obj)
 
     # Update
 
@@ -304,7 +340,7 @@ class Registry:
             if current is None:
                 if not create_absent:
                     raise not_found(kind.group, kind.plural, name)
-                wanted = make({})
+                wanted = await self.heavy.run(context.size_bytes, make, {})
                 check_name(name, metadata_of(wanted))
                 return await self.create(kind, namespace, wanted, context)
             try:
@@ -324,38 +360,23 @@ class Registry:
         current: Current,
         context: WriteContext,
     ) -> Written:
-        strategy, old = stored.strategy, current.obj
-        shown = self.convert(stored, _shown(stored, current), kind)
-        new = self.convert(kind, make(shown), stored)
-        begin_update(kind, namespace, name, new, old, current.revision)
-        now_s = self.clock.now_s()
+        now_s, old, size_bytes = self.clock.now_s(), current.obj, max(context.size_bytes, len(current.value))
         rules = self._context(context, now_s)
-        if combine is not None:
-            new = combine(new, old)
-        strategy.default(new)
-        self._prepare_update(stored, new, old, rules)
+        change = _Change(kind, stored, namespace, name, make, combine, current)
+        new = await self.heavy.run(size_bytes, self._wanted, change, rules)
         attributes = self._attributes("UPDATE", kind, stored, namespace, name, context, new, old)
         attributes.revision = current.revision
         succeeded = False
         try:
             await self.admission.mutate(attributes)
-            if attributes.was_changed:
-                begin_update(kind, namespace, name, new, old, current.revision, locked=True)
-                new = attributes.obj = new if combine is None else combine(new, old)
-                strategy.default(new)
-                self._prepare_update(stored, new, old, rules)
-            self._bump_generation(stored, new, old, rules.subresource)
-            self._track(stored, old, new, context, now_s)
-            if new == old and not current.stale:
-                await self.admission.validate(attributes)
-                return Written(stored, old, splice_revision(current.value, current.revision))
-            causes = self._validate_update(stored, new, old, rules)
-            if causes:
-                raise invalid(stored.group, stored.kind, name, causes)
+            value, warnings = await self.heavy.run(size_bytes, self._check_updated, attributes, change, context, rules)
             await self.admission.validate(attributes)
-            context.warnings.extend(strategy.warnings(new))
+            if value is None:
+                return Written(stored, old, splice_revision(current.value, current.revision))
+            context.warnings.extend(warnings)
+            assert attributes.obj is not None
+            new = attributes.obj
             remove = is_removable(stored, new)
-            value = self._encode(stored, new)
             if context.dry_run:
                 return Written(stored, new, splice_revision(value, current.revision), removed=remove)
             key = stored.storage_key(namespace, name)
@@ -366,6 +387,40 @@ class Registry:
             return Written(stored, new, splice_revision(value, revision), removed=remove)
         finally:
             attributes.finish(succeeded)
+
+    def _wanted(self, change: _Change, rules: Context) -> JsonObject:
+        """Return what an update wants the object to be, with its defaults and what the server keeps. Raises ApiError."""
+        stored, old = change.stored, change.current.obj
+        shown = self.convert(stored, _shown(stored, change.current), change.kind)
+        new = self.convert(change.kind, change.make(shown), stored)
+        begin_update(change.kind, change.namespace, change.name, new, old, change.current.revision)
+        if change.combine is not None:
+            new = change.combine(new, old)
+        stored.strategy.default(new)
+        self._prepare_update(stored, new, old, rules)
+        return new
+
+    def _check_updated(
+        self, attributes: Attributes, change: _Change, context: WriteContext, rules: Context
+    ) -> tuple[bytes | None, Sequence[str]]:
+        """Finish and validate what plugins made of an update; return it encoded (None: nothing changes), and warnings.
+
+        Raises ApiError."""
+        stored, old, new = change.stored, change.current.obj, attributes.obj
+        assert new is not None
+        if attributes.was_changed:
+            begin_update(change.kind, change.namespace, change.name, new, old, change.current.revision, locked=True)
+            new = attributes.obj = new if change.combine is None else change.combine(new, old)
+            stored.strategy.default(new)
+            self._prepare_update(stored, new, old, rules)
+        self._bump_generation(stored, new, old, rules.subresource)
+        self._track(stored, old, new, context, rules.now)
+        if new == old and not change.current.stale:
+            return None, ()
+        causes = self._validate_update(stored, new, old, rules)
+        if causes:
+            raise invalid(stored.group, stored.kind, change.name, causes)
+        return self._encode(stored, new), stored.strategy.warnings(new)
 
     def _prepare_update(self, stored: Kind, new: JsonObject, old: JsonObject, rules: Context) -> None:
         if rules.subresource in _STATUS_PARTS:
@@ -429,7 +484,7 @@ class Registry:
             await self.admission.validate(attributes)
             plan = plan_delete(stored, current.obj, options, self.clock.now_s())
             result = plan.update if plan.update is not None else current.obj
-            value = encode_stored(result)
+            value = await self.heavy.run(len(current.value), encode_stored, result)
             if options.dry_run or (not plan.remove and plan.update is None):
                 return Written(stored, result, splice_revision(value, current.revision), removed=plan.remove)
             to_store = None if plan.remove else await self._as_stored(stored, value)
@@ -531,7 +586,7 @@ class Registry:
             deadline_s=context.deadline_s,
         )
 
-    def _track(self, stored: Kind, old: JsonObject, new: JsonObject, context: WriteContext, now_s: float) -> None:
+    def _track(self, stored: Kind, old: JsonObject, new: JsonObject, context: WriteContext, now: str) -> None:
         if context.operation == "Apply":
             return  # the apply itself wrote managedFields
         track_update(
@@ -541,7 +596,7 @@ class Registry:
             operation="Update",
             subresource=context.subresource,
             api_version=stored.api_version,
-            now=format_time(now_s),
+            now=now,
             schema=stored.schema,
         )
 

@@ -86,6 +86,7 @@ class Call(msgspec.Struct, frozen=True, eq=False):
             subresource,
             parameters=self.request.query if self.request.raw_query else None,
             deadline_s=self.request.deadline_s,
+            size_bytes=len(self.request.body),
         )
 
     def body(self, kind: Kind, context: WriteContext) -> JsonObject:
@@ -93,6 +94,10 @@ class Call(msgspec.Struct, frozen=True, eq=False):
         obj = check_kind(parse_body(self.request, kind.kind), kind)
         decode_object(obj, kind, context.field_validation, self.request.body, context.warnings)
         return obj
+
+    async def read_body(self, context: WriteContext) -> JsonObject:
+        """Return the request's body as `body` does; a large one is read beside the loop."""
+        return await self.registry.heavy.run(len(self.request.body), self.body, self.kind, context)
 
 
 SubresourceHandler = Callable[[Call], Awaitable[Answer]]
@@ -226,7 +231,7 @@ class Resources:
 
     async def _create(self, call: Call, namespace: str) -> Response:
         context = call.context()
-        obj = call.body(call.kind, context)
+        obj = await call.read_body(context)
         written = await self._registry.create(call.kind, namespace, obj, context)
         return answer_written(call, written, context)
 
@@ -278,7 +283,7 @@ async def write_part(call: Call, namespace: str, subresource: str, combine: Comb
     context = call.context(subresource)
     registry, kind, name = call.registry, call.kind, call.info.name
     if call.info.verb == "update":
-        obj = call.body(kind, context)
+        obj = await call.read_body(context)
         make: Make = lambda current: orjson.loads(orjson.dumps(obj))  # noqa: E731
         create_absent = not subresource and kind.strategy.allow_create_on_update
         written = await registry.update(
@@ -290,7 +295,7 @@ async def write_part(call: Call, namespace: str, subresource: str, combine: Comb
         if call.request.param("force"):
             cause = Cause("FieldValueForbidden", "force", "Forbidden: may not be specified for non-apply patch")
             raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
-        make = make_patch(call.request, kind, context)
+        make = await registry.heavy.run(len(call.request.body), make_patch, call.request, kind, context)
         written = await registry.update(kind, namespace, name, make, context, combine=combine)
     return answer_written(call, written, context)
 
@@ -311,7 +316,8 @@ def prepare_apply(call: Call, kind: Kind, context: WriteContext) -> tuple[JsonOb
 
 
 async def _apply(call: Call, namespace: str, combine: Combine | None, context: WriteContext) -> Written:
-    applied, make = prepare_apply(call, call.kind, context)
+    heavy = call.registry.heavy
+    applied, make = await heavy.run(len(call.request.body), prepare_apply, call, call.kind, context)
     applied.setdefault("metadata", {}).setdefault("name", call.info.name)
     return await call.registry.update(
         call.kind, namespace, call.info.name, make, context, combine=combine, create_absent=not context.subresource
