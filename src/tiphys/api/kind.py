@@ -154,6 +154,9 @@ class Strategy:
     graceful_delete_s: Callable[[JsonObject], int] | None = None
     """Seconds of grace by default (pods); None: deleted at once when no finalizer holds it."""
     default_propagation: str = "Background"
+    prepare_for_delete: Callable[[JsonObject, str], JsonObject] | None = None
+    """(object, time of the request as RFC 3339) -> the object as its first DELETE leaves it, for kinds that hold their
+    objects themselves until something is cleaned up. The argument is not changed."""
 
 
 def no_row(obj: JsonObject, now_s: float) -> list[Any]:

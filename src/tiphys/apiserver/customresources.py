@@ -26,7 +26,7 @@ from tiphys.api.strategies.extension import approval_of
 from tiphys.api.structural import StructuralSchema
 from tiphys.apiserver.discovery import version_priority
 from tiphys.base.clock import parse_time
-from tiphys.base.errors import Cause
+from tiphys.base.errors import ApiError, Cause
 
 CUSTOM_VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
 
@@ -49,7 +49,25 @@ def custom_kinds(crd: JsonObject, kubernetes_version: tuple[int, int] = (1, 37))
     served = [version for version in spec["versions"] if version.get("served")]
     kinds = [_kind(spec, names, version, storage_version(crd), kubernetes_version) for version in served]
     conversion = _conversion(crd, kinds)
-    return [replace(kind, conversion=conversion) for kind in kinds]
+    kinds = [replace(kind, conversion=conversion) for kind in kinds]
+    if not is_terminating(crd):
+        return kinds
+    return [replace(kind, strategy=replace(kind.strategy, prepare_for_create=_refuse_create(kind))) for kind in kinds]
+
+
+def is_terminating(crd: JsonObject) -> bool:
+    """Tell whether a definition is deleted and waits for its objects to go."""
+    condition = _find((crd.get("status") or {}).get("conditions") or (), "Terminating")
+    return condition is not None and condition.get("status") == "True"
+
+
+def _refuse_create(kind: Kind) -> Callable[[JsonObject, Context], None]:
+    def refuse(obj: JsonObject, context: Context) -> None:
+        text = "create not allowed while custom resource definition is terminating"
+        details = {"group": kind.group, "kind": kind.plural}
+        raise ApiError(405, "MethodNotAllowed", text, details=details)
+
+    return refuse
 
 
 def _conversion(crd: JsonObject, kinds: Sequence[Kind]) -> CustomConversion:
@@ -282,18 +300,18 @@ def plan_crd_status(crd: JsonObject, kinds: Kinds, now: str) -> JsonObject:
     if problem is not None:
         names_accepted = _condition("NamesAccepted", False, *problem)
     conditions = list(status.get("conditions") or ())
-    _set_condition(conditions, names_accepted, now)
+    set_condition(conditions, names_accepted, now)
     established = _find(conditions, "Established")
     if established is None or established.get("status") != "True":
         if problem is None:
             text = "the initial names have been accepted"
-            _set_condition(conditions, _condition("Established", True, "InitialNamesAccepted", text), now)
+            set_condition(conditions, _condition("Established", True, "InitialNamesAccepted", text), now)
         else:
             text = "not all names are accepted"
-            _set_condition(conditions, _condition("Established", False, "NotAccepted", text), now)
+            set_condition(conditions, _condition("Established", False, "NotAccepted", text), now)
     approval = _approval(crd)
     if approval is not None:
-        _set_condition(conditions, approval, now)
+        set_condition(conditions, approval, now)
     stored = list(status.get("storedVersions") or ())
     if storage_version(crd) not in stored:
         stored.append(storage_version(crd))
@@ -355,6 +373,11 @@ def _approval(crd: JsonObject) -> JsonObject | None:
     return _condition(kind, state == "Approved", _APPROVAL_REASONS[state], text)
 
 
+def terminating_condition(reason: str, message: str, *, done: bool = False) -> JsonObject:
+    """Return the condition of a definition whose objects are being deleted."""
+    return _condition("Terminating", not done, reason, message)
+
+
 def _condition(kind: str, status: bool, reason: str, message: str) -> JsonObject:
     return {"type": kind, "status": str(status), "reason": reason, "message": message}
 
@@ -363,7 +386,7 @@ def _find(conditions: Sequence[JsonObject], kind: str) -> JsonObject | None:
     return next((condition for condition in conditions if condition.get("type") == kind), None)
 
 
-def _set_condition(conditions: list[JsonObject], new: JsonObject, now: str) -> None:
+def set_condition(conditions: list[JsonObject], new: JsonObject, now: str) -> None:
     """Put a condition into a list; the time of its transition changes only with its status."""
     old = _find(conditions, new["type"])
     if old is None:

@@ -103,6 +103,9 @@ def check_preconditions(kind: Kind, name: str, obj: JsonObject, revision: int, o
 
 def plan_delete(kind: Kind, obj: JsonObject, options: DeleteOptions, now_s: float) -> DeletePlan:
     """Decide on a DELETE of `obj` (not changed; the plan's update is a new object where it differs)."""
+    prepare = kind.strategy.prepare_for_delete
+    if prepare is not None and "deletionTimestamp" not in obj["metadata"]:
+        obj = prepare(obj, format_time(now_s))
     metadata = obj["metadata"]
     finalizers = _finalizers(kind, metadata.get("finalizers") or [], options.propagation)
     grace_s = _grace_period(kind, obj, options)

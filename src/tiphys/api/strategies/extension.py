@@ -16,6 +16,9 @@ from tiphys.api.strategies.fields import check_enum, check_same, fill, keep_spec
 from tiphys.api.uri import BadUri, parse_uri
 from tiphys.base.errors import Cause
 
+CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
+"""Holds a deleted definition until its objects are gone; whoever serves custom resources takes it away."""
+
 _SCOPES = ("Cluster", "Namespaced")
 _PROTECTED = (".k8s.io", ".kubernetes.io")
 _APPROVAL = "api-approved.kubernetes.io"
@@ -55,6 +58,24 @@ def prepare_definition_update(new: JsonObject, old: JsonObject, context: Context
             stored.append(version.get("name"))
     status["storedVersions"] = stored
     new["status"] = status
+
+
+def prepare_definition_delete(definition: JsonObject, now: str) -> JsonObject:
+    """A definition stays until its objects are gone."""
+    metadata, status = dict(definition["metadata"]), dict(definition.get("status") or {})
+    finalizers = metadata.get("finalizers") or []
+    if CLEANUP_FINALIZER not in finalizers:
+        metadata["finalizers"] = [*finalizers, CLEANUP_FINALIZER]
+    condition = {
+        "type": "Terminating",
+        "status": "True",
+        "reason": "InstanceDeletionPending",
+        "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+        "lastTransitionTime": now,
+    }
+    others = [each for each in status.get("conditions") or () if each.get("type") != "Terminating"]
+    status["conditions"] = [*others, condition]
+    return dict(definition, metadata=metadata, status=status)
 
 
 def validate_definition(definition: JsonObject, context: Context) -> list[Cause]:
@@ -220,6 +241,7 @@ CUSTOM_RESOURCE_DEFINITION = Strategy(
     validate=validate_definition,
     validate_update=validate_definition_update,
     validate_status_update=validate_definition_status,
+    prepare_for_delete=prepare_definition_delete,
     generation=True,
     allow_unconditional_update=False,
 )

@@ -1,0 +1,245 @@
+"""Custom resources from outside: definitions come, are served, change and go."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from typing import Any
+
+import pytest
+from assembled_server import running_server
+from definitions_fixture import CARTS, DEFINITIONS, GROUP, awaited, cart, definition, established, served, version
+
+from tiphys.wire.message import Response
+
+NAME = f"carts.{GROUP}"
+RULES: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "spec": {
+            "type": "object",
+            "x-kubernetes-validations": [{"rule": "self.minReplicas <= self.replicas"}],
+            "properties": {"replicas": {"type": "integer"}, "minReplicas": {"type": "integer"}},
+            "required": ["replicas", "minReplicas"],
+        }
+    },
+}
+
+
+def spec_schema(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": {"spec": {"type": "object", "properties": properties}}}
+
+
+def causes_of(answer: Any) -> list[tuple[str, str, str]]:
+    return [(c["reason"], c["field"], c["message"]) for c in answer["details"]["causes"]]
+
+
+async def test_a_definition_is_established_and_goes_with_its_objects() -> None:
+    async with running_server() as server:
+        crd = await served(server, definition())
+        assert "finalizers" not in crd["metadata"]
+        assert [c["type"] for c in crd["status"]["conditions"]] == ["NamesAccepted", "Established"]
+        held = await server.made(CARTS, cart(metadata={"name": "a", "finalizers": ["x.example.com/y"]}))
+        await server.made(CARTS, cart("b"))
+        status, deleted = await server.call("DELETE", f"{DEFINITIONS}/{NAME}")
+        assert status == 200 and deleted["metadata"]["finalizers"] == ["customresourcecleanup.apiextensions.k8s.io"]
+        terminating = deleted["status"]["conditions"][-1]
+        assert (terminating["type"], terminating["reason"]) == ("Terminating", "InstanceDeletionPending")
+        status, refused = await server.call("POST", CARTS, cart("c"))
+        assert (status, refused["reason"]) == (405, "MethodNotAllowed")
+        assert refused["message"] == "create not allowed while custom resource definition is terminating"
+        for _ in range(50):
+            await asyncio.sleep(0)
+        status, left = await server.call("GET", CARTS)
+        assert [item["metadata"]["name"] for item in left["items"]] == ["a"]
+        held = left["items"][0]
+        held["metadata"]["finalizers"] = []
+        await server.call("PUT", f"{CARTS}/a", held)
+        for _ in range(100):
+            if (await server.call("GET", f"{DEFINITIONS}/{NAME}"))[0] == 404:
+                break
+            await asyncio.sleep(0.05)
+        assert (await server.call("GET", CARTS))[0] == 404
+
+
+async def test_rules_are_checked_with_the_definition() -> None:
+    async with running_server() as server:
+        for rule, expected in (
+            ("self.spec.replicas >= self.spec.z", "undefined field 'z'"),
+            ("self.spec.replicas >", "Syntax error"),
+            ("self.spec.replicas", "cel expression must evaluate to a bool"),
+        ):
+            schema = spec_schema(replicas={"type": "integer"})
+            schema["x-kubernetes-validations"] = [{"rule": rule}]
+            status, answer = await server.call("POST", DEFINITIONS, definition(version(schema=schema)))
+            assert status == 422
+            reason, path, message = causes_of(answer)[0]
+            assert reason == "FieldValueInvalid" and expected in message
+            assert path == "spec.validation.openAPIV3Schema.x-kubernetes-validations[0].rule"
+
+
+async def test_rules_are_run_with_every_write() -> None:
+    async with running_server() as server:
+        await served(server, definition(version(schema=RULES)))
+        await server.made(CARTS, cart(spec={"replicas": 3, "minReplicas": 1}))
+        status, answer = await server.call("POST", CARTS, cart("b", spec={"replicas": 1, "minReplicas": 3}))
+        assert status == 422
+        message = "Invalid value: failed rule: self.minReplicas <= self.replicas"
+        assert causes_of(answer) == [("FieldValueInvalid", "spec", message)]
+        assert answer["message"] == f'Cart.{GROUP} "b" is invalid: spec: {message}'
+        patch = {"spec": {"minReplicas": 9}}
+        status, answer = await server.call("PATCH", f"{CARTS}/a", patch, content_type="application/merge-patch+json")
+        assert status == 422 and causes_of(answer)[0][2] == message
+
+
+async def test_older_versions_tell_the_type_of_what_breaks_a_rule() -> None:
+    async with running_server(version=(1, 33)) as server:
+        await served(server, definition(version(schema=RULES)))
+        _, answer = await server.call("POST", CARTS, cart(spec={"replicas": 1, "minReplicas": 3}))
+        message = 'Invalid value: "object": failed rule: self.minReplicas <= self.replicas'
+        assert causes_of(answer) == [("FieldValueInvalid", "spec", message)]
+
+
+async def test_transition_rules_compare_with_what_was() -> None:
+    rule = {"rule": "self == oldSelf", "message": "may not change"}
+    schema = spec_schema(color={"type": "string", "x-kubernetes-validations": [rule]})
+    async with running_server() as server:
+        await served(server, definition(version(schema=schema)))
+        made = await server.made(CARTS, cart(spec={"color": "red"}))
+        made["spec"]["color"] = "blue"
+        status, answer = await server.call("PUT", f"{CARTS}/a", made)
+        assert status == 422
+        assert causes_of(answer) == [("FieldValueInvalid", "spec.color", 'Invalid value: "blue": may not change')]
+
+
+async def test_rules_wait_for_values_that_fit_the_schema() -> None:
+    async with running_server() as server:
+        await served(server, definition(version(schema=RULES)))
+        status, answer = await server.call("POST", CARTS, cart(spec={"replicas": "many", "minReplicas": 3}))
+        assert status == 422
+        assert causes_of(answer)[1] == (
+            "FieldValueInvalid",
+            "<nil>",
+            'Invalid value: "null": some validation rules were not checked because the object was invalid; correct the '
+            "existing errors to complete validation",
+        )
+
+
+async def test_an_update_may_leave_what_was_wrong_but_not_add_to_it() -> None:
+    loose = spec_schema(color={"type": "string"}, size={"type": "integer"})
+    strict = spec_schema(color={"type": "string", "maxLength": 3}, size={"type": "integer", "maximum": 5})
+    async with running_server() as server:
+        crd = await served(server, definition(version(schema=loose)))
+        await server.made(CARTS, cart(spec={"color": "purple", "size": 1}))
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = strict
+        status, answer = await server.call("PUT", f"{DEFINITIONS}/{NAME}", crd)
+        assert status == 200, answer
+        merge = "application/merge-patch+json"
+        status, answer = await server.call("PATCH", f"{CARTS}/a", {"spec": {"size": 2}}, content_type=merge)
+        assert status == 200, answer
+        status, answer = await server.call("PATCH", f"{CARTS}/a", {"spec": {"size": 9}}, content_type=merge)
+        assert [cause[1] for cause in causes_of(answer)] == ["spec.size"]
+        status, answer = await server.call("PATCH", f"{CARTS}/a", {"spec": {"color": "violet"}}, content_type=merge)
+        assert [cause[1] for cause in causes_of(answer)] == ["spec.color"]
+
+
+async def test_defaults_nulls_and_unknown_fields() -> None:
+    schema = spec_schema(
+        size={"type": "integer", "default": 3},
+        note={"type": "string"},
+        free={"type": "string", "nullable": True},
+    )
+    async with running_server() as server:
+        await served(server, definition(version(schema=schema)))
+        made = await server.made(CARTS, cart(spec={"size": None, "note": None, "free": None, "more": 1}))
+        assert made["spec"] == {"size": 3, "free": None}
+
+
+async def test_a_deprecated_version_warns_and_a_list_has_its_kind() -> None:
+    old = version("v1beta1", storage=False, deprecated=True)
+    crd = definition(version(), old, listKind="CartCollection")
+    async with running_server() as server:
+        await served(server, crd)
+        answer = await server.answer("GET", f"/apis/{GROUP}/v1beta1/namespaces/default/carts")
+        assert isinstance(answer, Response)
+        text = f"{GROUP}/v1beta1 Cart is deprecated; use {GROUP}/v1 Cart"
+        assert ("Warning", f'299 - "{text}"') in list(answer.headers)
+        _, listed = await server.call("GET", CARTS)
+        assert listed["kind"] == "CartCollection"
+        current = await server.answer("GET", CARTS)
+        assert isinstance(current, Response) and not any(name == "Warning" for name, _ in current.headers)
+
+
+async def test_selectable_fields_select() -> None:
+    schema = spec_schema(color={"type": "string"}, size={"type": "integer"})
+    fields = [{"jsonPath": ".spec.color"}, {"jsonPath": ".spec.size"}]
+    async with running_server() as server:
+        await served(server, definition(version(schema=schema, selectableFields=fields)))
+        for name, color, size in (("a", "red", 1), ("b", "blue", 1), ("c", "red", 2)):
+            await server.made(CARTS, cart(name, spec={"color": color, "size": size}))
+        _, found = await server.call("GET", f"{CARTS}?fieldSelector=spec.color%3Dred,spec.size%3D2")
+        assert [item["metadata"]["name"] for item in found["items"]] == ["c"]
+        status, answer = await server.call("GET", f"{CARTS}?fieldSelector=spec.taste%3Dsweet")
+        assert status == 400 and "field label not supported" in answer["message"]
+        await server.call("DELETE", f"{CARTS}?fieldSelector=spec.color%3Dred")
+        _, found = await server.call("GET", CARTS)
+        assert [item["metadata"]["name"] for item in found["items"]] == ["b"]
+
+
+async def test_a_stored_version_stays_until_the_status_lets_it_go() -> None:
+    async with running_server() as server:
+        crd = await served(server, definition(version("v1"), version("v2", storage=False)))
+        crd["spec"]["versions"][0]["storage"], crd["spec"]["versions"][1]["storage"] = False, True
+        status, crd = await server.call("PUT", f"{DEFINITIONS}/{NAME}", crd)
+        assert crd["status"]["storedVersions"] == ["v1", "v2"]
+        del crd["spec"]["versions"][0]
+        status, answer = await server.call("PUT", f"{DEFINITIONS}/{NAME}", crd)
+        assert status == 422 and causes_of(answer)[0][1] == "status.storedVersions[0]"
+        crd = await established(server, NAME)
+        crd["status"]["storedVersions"] = ["v2"]
+        status, crd = await server.call("PUT", f"{DEFINITIONS}/{NAME}/status", crd)
+        assert status == 200, crd
+        del crd["spec"]["versions"][0]
+        status, answer = await server.call("PUT", f"{DEFINITIONS}/{NAME}", crd)
+        assert status == 200, answer
+
+
+async def test_a_conflicting_name_is_told_and_taken_when_it_is_free() -> None:
+    async with running_server() as server:
+        await served(server, definition(shortNames=["ct"]))
+        rival = definition(plural="wagons", singular="wagon", kind="Wagon", listKind="WagonList", shortNames=["ct"])
+        await server.made(DEFINITIONS, rival)
+        other = f"wagons.{GROUP}"
+        found = await awaited(server, other, "NamesAccepted", "False")
+        assert found["status"]["conditions"][0]["message"] == '"ct" is already in use'
+        await server.call("DELETE", f"{DEFINITIONS}/{NAME}")
+        found = await awaited(server, other, "NamesAccepted", "True")
+        assert found["status"]["acceptedNames"]["shortNames"] == ["ct"]
+
+
+@pytest.mark.parametrize("served_now", [True, False])
+async def test_documents_follow_what_is_served(served_now: bool) -> None:
+    schema = spec_schema(color={"type": "string", "description": "What it looks like."})
+    async with running_server() as server:
+        crd = await served(server, definition(version("v1", schema), version("v2", schema, storage=False)))
+        if not served_now:
+            crd["spec"]["versions"][1]["served"] = False
+            await server.call("PUT", f"{DEFINITIONS}/{NAME}", crd)
+        _, document = await server.call("GET", "/openapi/v2")
+        names = {name for name in document["definitions"] if "shop" in name}
+        assert ("com.example.shop.v2.Cart" in names) is served_now and "com.example.shop.v1.Cart" in names
+        published = document["definitions"]["com.example.shop.v1.Cart"]["properties"]
+        assert published["spec"] == schema["properties"]["spec"]
+        assert "APIVersion defines" in published["apiVersion"]["description"]
+        status, _ = await server.call("GET", f"/openapi/v3/apis/{GROUP}/v2")
+        assert status == (200 if served_now else 404)
+        assert (await server.call("GET", f"/apis/{GROUP}/v2"))[0] == status
+
+
+async def test_the_definition_of_a_definition_is_read_to_its_depth() -> None:
+    schema = spec_schema(list={"type": "array", "items": {"type": "string", "colour": "red"}})
+    async with running_server() as server:
+        crd = definition(version(schema=copy.deepcopy(schema)))
+        status, answer = await server.call("POST", f"{DEFINITIONS}?fieldValidation=Strict", crd)
+        assert status == 400
+        assert 'properties.list.items.colour"' in answer["message"]
