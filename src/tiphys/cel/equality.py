@@ -76,7 +76,7 @@ def equals(one: Value, other: Value) -> bool:
     if first is second and first in _PLAIN:
         return bool(one == other)
     if first in _NUMBERS:
-        return second in _NUMBERS and bool(one == other)
+        return second in _NUMBERS and bool(float(one) == float(other) if float in (first, second) else one == other)
     if isinstance(one, list):
         return isinstance(other, list) and _equal_lists(one, other)
     if isinstance(one, dict):

@@ -125,7 +125,7 @@ def equality(left: Code, right: Code, kinds: tuple[str, str], wanted: bool) -> C
 
 def _scalar_equality(left: Code, right: Code, kinds: tuple[str, str], wanted: bool) -> Run:
     one, other = left.run, right.run
-    if set(kinds) <= _NUMBERS:
+    if set(kinds) <= _NUMBERS and (kinds[0] == kinds[1] or "double" not in kinds):
         if right.constant:
             value = right.value
             return lambda frame: (one(frame) == value) is wanted
@@ -151,7 +151,7 @@ def order(left: Code, right: Code, function: str, kinds: tuple[str, str]) -> Cod
     """Return a comparison of numbers, or None where the types do not say that both are."""
     if not set(kinds) <= _NUMBERS:
         return None
-    compare = ORDERS[function]
+    compare = mixed_order(ORDERS[function]) if "double" in kinds and kinds[0] != kinds[1] else ORDERS[function]
     one, other = left.run, right.run
     if right.constant:
         value = right.value
@@ -171,6 +171,11 @@ def order(left: Code, right: Code, function: str, kinds: tuple[str, str]) -> Cod
             raise EvaluationError("no such overload") from error
 
     return Code(run, left.cost + right.cost + 1)
+
+
+def mixed_order(compare: Callable[[Value, Value], bool]) -> Callable[[Value, Value], bool]:
+    """Return the comparison of a double with a number of another type: both are taken as doubles."""
+    return lambda one, other: compare(float(one), float(other))
 
 
 def membership(value: Code, elements: Code) -> Code:

@@ -19,7 +19,7 @@ from tiphys.cel.cost import STRING_FACTOR, CallCost, CostRange, Operand
 from tiphys.cel.declarations import Function, Library, Overload
 from tiphys.cel.equality import concatenated
 from tiphys.cel.errors import EvaluationError
-from tiphys.cel.logic import ORDERS
+from tiphys.cel.logic import ORDERS, mixed_order
 from tiphys.cel.types import BOOL, BYTES, DOUBLE, DURATION, INT, STRING, TIMESTAMP, UINT, Type
 from tiphys.cel.values import INT_MAXIMUM, INT_MINIMUM, UINT_MAXIMUM, Duration, Timestamp, UInt, Value
 
@@ -203,7 +203,8 @@ def _orders() -> tuple[Function, ...]:
         for one, label in numbers:
             for other, second in numbers:
                 suffix = label if one is other else f"{label}_{second}"
-                overloads.append(Overload(f"{prefix}_{suffix}", (one, other), BOOL, compare))
+                numeric = mixed_order(compare) if one is not other and DOUBLE in (one, other) else compare
+                overloads.append(Overload(f"{prefix}_{suffix}", (one, other), BOOL, numeric))
         for type_, label in ((STRING, "string"), (BYTES, "bytes")):
             overloads.append(Overload(f"{prefix}_{label}", (type_, type_), BOOL, compare, cost=ORDER_COST))
         for type_, label in ((TIMESTAMP, "timestamp"), (DURATION, "duration")):

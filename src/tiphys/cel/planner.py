@@ -139,7 +139,9 @@ class Planner:
             return special(self, node)
         arguments = [self.plan(each) for each in node.arguments]
         if node.function == "matches" and arguments[1].constant and len(node.overloads) == 1:
-            return _matches_constant(arguments[0], arguments[1].value)
+            planned = _matches_constant(arguments[0], arguments[1].value)
+            if planned is not None:
+                return planned
         dynamic = not all(each.type.kind in _PRECISE for each in node.arguments)
         code = calling.call(node.function, node.overloads, arguments, dynamic)
         if node.function in _CONVERSIONS and len(arguments) == 1 and arguments[0].constant:
@@ -285,9 +287,12 @@ def _folded(code: Code) -> Code:
         return code
 
 
-def _matches_constant(text: Code, pattern: Value) -> Code:
-    """Plan `matches` with a literal pattern."""
-    regex = patterns.compiled(pattern)
+def _matches_constant(text: Code, pattern: Value) -> Code | None:
+    """Plan `matches` with a literal pattern; None for one that fails when it is reached."""
+    try:
+        regex = patterns.compiled(pattern)
+    except EvaluationError:
+        return None
     search = regex.search
     pattern_cost = string_cost(len(pattern), REGEX_FACTOR)
     operand = text.run
