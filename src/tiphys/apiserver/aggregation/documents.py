@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,7 @@ TIMEOUT_S = 5.0
 _AGGREGATED = ",".join(
     f"application/json;g=apidiscovery.k8s.io;v={form};as=APIGroupDiscoveryList" for form in ("v2", "v2beta1")
 )
+_PARAMETER = "#/parameters/"
 Document = dict[str, Any]
 
 
@@ -270,7 +272,11 @@ def _v2_part(answer: WholeAnswer, service: ApiService) -> Document:
     paths, definitions = document.get("paths"), document.get("definitions")
     if not isinstance(paths, dict) or not isinstance(definitions, dict):
         raise BadDocument("no paths or no definitions")
-    own = {path: item for path, item in paths.items() if path.startswith(f"/apis/{service.group}/")}
+    own = {
+        path: _with_parameters(item, document.get("parameters") or {})
+        for path, item in paths.items()
+        if path.startswith(f"/apis/{service.group}/")
+    }
     needed: dict[str, Any] = {}
     waiting = list(_references(own))
     while waiting:
@@ -287,7 +293,26 @@ def _v2_part(answer: WholeAnswer, service: ApiService) -> Document:
             for gvk in each.get("x-kubernetes-group-version-kind") or ()
         )
     }
-    return {"paths": own, "definitions": {**kinds, **needed}}
+    part = {"paths": own, "definitions": {**kinds, **needed}}
+    from tiphys.apiserver.openapiprotobuf import encode_v2
+
+    try:
+        encode_v2({"swagger": "2.0", "info": {"title": "", "version": ""}, **part})
+    except (AttributeError, KeyError, TypeError, ValueError, struct.error) as error:
+        raise BadDocument(f"/openapi/v2 is not well formed: {error!r}") from error  # all clients would get it
+    return part
+
+
+def _with_parameters(node: Any, parameters: Mapping[str, Any]) -> Any:
+    """Return a path with the parameters that it refers to written out: others have none of that name."""
+    if isinstance(node, list):
+        return [_with_parameters(value, parameters) for value in node]
+    if not isinstance(node, dict):
+        return node
+    reference = node.get("$ref")
+    if isinstance(reference, str) and reference.startswith(_PARAMETER):
+        return parameters.get(reference.removeprefix(_PARAMETER), node)
+    return {key: _with_parameters(value, parameters) for key, value in node.items()}
 
 
 def _references(node: Any) -> Iterable[str]:
