@@ -1,8 +1,8 @@
--- What wrk sends for api_load.py. From the environment: OPERATION, TOKEN.
+-- What wrk sends for api_load.py. From the environment: OPERATION, TOKEN, ACCEPT.
 local operation = os.getenv("OPERATION")
 local objects = "/api/v1/namespaces/load"
 wrk.headers["Authorization"] = "Bearer " .. os.getenv("TOKEN")
-wrk.headers["Accept"] = "application/json"
+wrk.headers["Accept"] = os.getenv("ACCEPT") or "application/json"
 
 local count = 0
 function setup(thread)
@@ -32,10 +32,28 @@ makers["patch-configmap"] = function()
   local body = string.format('{"data":{"value":"%d-%d-%d"}}', number, turn, os.time())
   return wrk.format("PATCH", objects .. "/configmaps/map-" .. ((turn * 2 + number) % 1000), nil, body)
 end
+-- A whole new object each time, without a resourceVersion.
+makers["put-configmap"] = function()
+  turn = turn + 1
+  wrk.headers["Content-Type"] = "application/json"
+  local name = "map-" .. ((turn * 2 + number) % 1000)
+  local body = string.format('{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"%s"},"data":{"key":"%s","turn":"%d-%d"}}',
+    name, string.rep("y", 200), turn, os.time())
+  return wrk.format("PUT", objects .. "/configmaps/" .. name, nil, body)
+end
+-- What controllers do: of ten requests five read one object, one reads a page, four write.
+local mixed = {"get-pod", "patch-configmap", "get-configmap", "get-pod", "put-configmap",
+  "get-configmap", "list-page", "patch-configmap", "get-pod", "create-configmap"}
+makers["list-page"] = function() return wrk.format("GET", objects .. "/configmaps?limit=50") end
+makers["mix"] = function()
+  turn = turn + 1
+  return makers[mixed[turn % 10 + 1]]()
+end
 
+local changing = {["patch-configmap"] = true, ["put-configmap"] = true, ["mix"] = true}
 local fixed
 function request()
-  if operation == "patch-configmap" then return makers[operation]() end
+  if changing[operation] then return makers[operation]() end
   fixed = fixed or makers[operation]()
   return fixed
 end
