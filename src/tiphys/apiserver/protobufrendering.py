@@ -21,6 +21,7 @@ from tiphys.api.protobuftable import META, message_name
 from tiphys.apiserver.cached import CachedObject
 from tiphys.apiserver.negotiation import PARTIAL, PROTOBUF, Form
 from tiphys.apiserver.rendering import PartialRendering, PlainRendering
+from tiphys.apiserver.slices import DECODED_SLICE_BYTES
 
 ENCODED_BYTES = 32 * 1024 * 1024
 """What is kept of messages."""
@@ -57,6 +58,7 @@ class ProtobufRendering:
     media = PROTOBUF
     stream_media = f"{PROTOBUF};stream=watch"
     separator = b""
+    slice_bytes = DECODED_SLICE_BYTES
     list_end = LIST_END
 
     def __init__(self, json: PlainRendering | PartialRendering, names: tuple[str, str, str], encoded: Encoded) -> None:

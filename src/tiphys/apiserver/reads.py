@@ -21,22 +21,26 @@ from tiphys.api.kind import JsonObject, Kind
 from tiphys.apiserver.cache import ResourceCache, WatchCache
 from tiphys.apiserver.cached import CachedObject
 from tiphys.apiserver.conversion import Converter
+from tiphys.apiserver.heavy import HEAVY_BYTES, Heavy
 from tiphys.apiserver.listforms import dump_yaml, indent, indented_list, yaml_list
 from tiphys.apiserver.listmemo import ListMemos, Memo, gzip_with_head, pack
 from tiphys.apiserver.lists import Selected, await_revision, candidates, matching, select_page
 from tiphys.apiserver.negotiation import JSON, PLAIN, PROTOBUF, TABLE, YAML, Form, accepted_form
 from tiphys.apiserver.options import ListOptions, parse_options, parse_revision, parse_selection
-from tiphys.apiserver.rendering import PartialRendering, PlainRendering, Rendering, convert_to, list_parts
+from tiphys.apiserver.rendering import PartialRendering, PlainRendering, Rendering, convert_to, list_parts, list_stream
+from tiphys.apiserver.slices import slices
 from tiphys.apiserver.table import TableRendering, include_object
 from tiphys.apiserver.watches import BOOKMARK_S, Fanout
 from tiphys.base.clock import Clock, Randomness
 from tiphys.base.errors import bad_request, not_found
 from tiphys.store.interface import Store
-from tiphys.wire.message import Request, Response, Sink, Stream
+from tiphys.wire.message import Answer, Request, Response, Sink, Stream
 
 if TYPE_CHECKING:
     from tiphys.apiserver.protobufrendering import Encoded
 
+WEIGHED_AT_ONCE = 10_000
+"""Objects whose sizes are added up in one turn of the loop."""
 MEMO_FROM_BYTES = 4 * 1024
 GZIP_FROM_BYTES = 128 * 1024
 """Smaller lists are not compressed, as upstream."""
@@ -51,7 +55,7 @@ class ReadLimits:
     """Bounds of reading."""
 
     list_memo_bytes: int = 32 * 1024 * 1024
-    """Bytes of joined list bodies that are remembered."""
+    """Bytes of joined list bodies that are remembered; a longer list is sent as its client takes it."""
     pending_bytes: int = 4 * 1024 * 1024
     """A watcher that has not taken more than this is closed."""
     fresh_timeout_s: float = 3.0
@@ -71,6 +75,7 @@ class Reads:
         converter: Converter | None = None,
     ) -> None:
         self._converter = converter or Converter(randomness)
+        self._heavy = Heavy()
         self._cache = cache
         self._store = store
         self._clock = clock
@@ -99,9 +104,11 @@ class Reads:
             raise not_found(kind.group, kind.plural, name)
         if kind.conversion is not None:
             await self._converter.prepare(kind, (obj,))
+        if len(obj.value) >= HEAVY_BYTES and (form.media == YAML or wants_indent(request)):
+            return await self._heavy.run(len(obj.value), _answer, rendering.single(obj), form, 200, request)
         return _answer(rendering.single(obj), form, 200, request)
 
-    async def list_objects(self, kind: Kind, namespace: str, request: Request) -> Response:
+    async def list_objects(self, kind: Kind, namespace: str, request: Request) -> Answer:
         """Answer GET of a collection; `namespace` "" means all namespaces (or a cluster-scoped kind)."""
         accept = accepted_form(request.headers.get("accept", ""), collection=True, custom=kind.custom)
         options = parse_options(kind, namespace, request, watch=False)
@@ -128,18 +135,16 @@ class Reads:
         rendering: Rendering,
         key: tuple[object, object],
         request: Request,
-    ) -> Response:
+    ) -> Answer:
         """Answer with a list that may be remembered."""
         resource = self._cache.resource(kind.storage_prefix())
         memo_key = (resource.prefix, *key)
         memo = self._memos.get(memo_key, page.changed_at)
         end = rendering.list_end
         if memo is None:
+            if await self._is_long(page.objects):
+                return await self._made_list(rendering, page.objects, page.metadata())
             parts = await list_parts(rendering, page.objects)
-            size = sum(map(len, parts))
-            if size > self._limits.list_memo_bytes:
-                head = rendering.list_head(page.metadata(), size)
-                return Response(200, [head, *parts, end], rendering.media)
             memo = Memo(page.changed_at, b"".join(parts))
             if len(memo.items) >= MEMO_FROM_BYTES:
                 self._memos.put(memo_key, memo)
@@ -162,9 +167,7 @@ class Reads:
         await self._converter.prepare(kind, objects)
         return await matching(selection, objects)
 
-    async def render_list(
-        self, kind: Kind, objects: Sequence[CachedObject], revision: int, request: Request
-    ) -> Response:
+    async def render_list(self, kind: Kind, objects: Sequence[CachedObject], revision: int, request: Request) -> Answer:
         """Answer with objects that `select` returned, as the Accept header wants them."""
         accept = accepted_form(request.headers.get("accept", ""), collection=True, custom=kind.custom)
         rendering, form = self._rendering(kind, request, accept)
@@ -177,15 +180,30 @@ class Reads:
         objects: Sequence[CachedObject],
         metadata: JsonObject,
         request: Request,
-    ) -> Response:
+    ) -> Answer:
         """Return a list that is not remembered."""
         if form.media == YAML:
             return Response(200, await yaml_list(rendering, rendering.list_head(metadata, 0), objects), YAML)
         if form.media == JSON and wants_indent(request):
             return Response(200, await indented_list(rendering, rendering.list_head(metadata, 0), objects))
+        return await self._made_list(rendering, objects, metadata)
+
+    async def _made_list(self, rendering: Rendering, objects: Sequence[CachedObject], metadata: JsonObject) -> Answer:
+        """Return a list at once or, if it is long, piece by piece (protobuf tells the length first)."""
+        if rendering.media == JSON and await self._is_long(objects):
+            return list_stream(rendering, metadata, objects)
         parts = await list_parts(rendering, objects)
         head = rendering.list_head(metadata, sum(map(len, parts)))
         return Response(200, [head, *parts, rendering.list_end], rendering.media)
+
+    async def _is_long(self, objects: Sequence[CachedObject]) -> bool:
+        """Tell whether a list is too long to be remembered, or to be held whole."""
+        size = 0
+        for number, some in enumerate(slices(objects, WEIGHED_AT_ONCE)):
+            if number:
+                await asyncio.sleep(0)
+            size += sum(len(obj.value) for obj in some)
+        return size > self._limits.list_memo_bytes
 
     async def watch_objects(self, kind: Kind, namespace: str, request: Request, *, name: str = "") -> Stream:
         """Answer GET of a collection with `watch=true`. `name` narrows it to one object (legacy /watch/ paths).

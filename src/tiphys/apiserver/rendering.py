@@ -11,7 +11,8 @@ Invariant: the same object and revision always gives the same bytes (tables exce
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -20,7 +21,10 @@ import orjson
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.apiserver.cached import CachedObject, in_version, splice_revision
 from tiphys.apiserver.negotiation import JSON, PARTIAL, Form
-from tiphys.apiserver.slices import weighed_slices
+from tiphys.apiserver.slices import DECODED_SLICE_BYTES, SLICE_BYTES, weighed_slices
+from tiphys.wire.message import Sink, Stream
+
+log = logging.getLogger(__name__)
 
 
 class Rendering(Protocol):
@@ -39,6 +43,8 @@ class Rendering(Protocol):
     """What stands between the items of a list."""
     list_end: bytes
     """What stands behind them."""
+    slice_bytes: int
+    """Stored bytes of objects that are rendered in one turn of the loop."""
 
     def item(self, obj: CachedObject) -> bytes: ...
 
@@ -70,6 +76,7 @@ class JsonRendering:
     stream_media = JSON
     separator = b","
     list_end = b"]}"
+    slice_bytes = SLICE_BYTES
 
     def frame(self, event: str, single: bytes) -> bytes:
         return b'{"type":"%b","object":%b}\n' % (event.encode(), single)
@@ -94,6 +101,8 @@ class PlainRendering(JsonRendering):
         )
         self._item_head = self._head if kind.custom else b'{"metadata":{'
         self._converts = kind.convert is not None and kind.storage_api_version != kind.api_version
+        if self._converts or kind.conversion is not None:
+            self.slice_bytes = DECODED_SLICE_BYTES
 
     def item(self, obj: CachedObject) -> bytes:
         if self._kind.conversion is not None:
@@ -197,9 +206,40 @@ async def list_parts(rendering: Rendering, objects: Sequence[CachedObject]) -> l
     """
     item, separator = rendering.item, rendering.separator
     parts: list[bytes] = []
-    for number, some in enumerate(weighed_slices(objects)):
+    for number, some in enumerate(weighed_slices(objects, rendering.slice_bytes)):
         if number:
             await asyncio.sleep(0)
             parts.append(separator)
         parts.append(separator.join([item(obj) for obj in some]))
     return parts
+
+
+def list_stream(rendering: Rendering, metadata: JsonObject, objects: Sequence[CachedObject]) -> Stream:
+    """Answer with a long list in JSON, of which no more is made than the client takes."""
+
+    def start(sink: Sink) -> Callable[[], None]:
+        task = asyncio.create_task(_send_list(sink, rendering, metadata, objects), name="list")
+
+        def stop() -> None:
+            task.cancel()
+
+        return stop
+
+    return Stream(start, content_type=rendering.media)
+
+
+async def _send_list(sink: Sink, rendering: Rendering, metadata: JsonObject, objects: Sequence[CachedObject]) -> None:
+    """Send a list in slices. A request boundary: after a failure the client finds the list cut off."""
+    sink.send(rendering.list_head(metadata, 0))
+    try:
+        for number, some in enumerate(weighed_slices(objects, rendering.slice_bytes)):
+            if number:
+                await asyncio.sleep(0)
+                await sink.drain()
+                sink.send(rendering.separator)
+            sink.send(rendering.separator.join([rendering.item(obj) for obj in some]))
+        sink.send(rendering.list_end)
+    except Exception:
+        log.exception("a list broke off")
+    finally:
+        sink.close()

@@ -244,7 +244,7 @@ class Resources:
             return present(Response(200, status, headers=warning_headers(context.warnings)), call.request)
         return answer_written(call, written, context)
 
-    async def _delete_collection(self, call: Call, namespace: str) -> Response:
+    async def _delete_collection(self, call: Call, namespace: str) -> Answer:
         context = call.context()
         context.is_collection = True
         options = delete_options(call.request)
@@ -252,9 +252,10 @@ class Resources:
         for start in range(0, len(listed), DELETES_AT_ONCE):
             some = listed[start : start + DELETES_AT_ONCE]
             await asyncio.gather(*(self._delete_listed(call, c.namespace, c.name, options, context) for c in some))
-        response = await self._reads.render_list(call.kind, listed, self._registry.cache.revision(), call.request)
-        response.headers = [*response.headers, *warning_headers(context.warnings)]
-        return response
+        answer = await self._reads.render_list(call.kind, listed, self._registry.cache.revision(), call.request)
+        if context.warnings and isinstance(answer, Response | Stream):
+            answer.headers = [*answer.headers, *warning_headers(context.warnings)]
+        return answer
 
     async def _delete_listed(
         self, call: Call, namespace: str, name: str, options: DeleteOptions, context: WriteContext

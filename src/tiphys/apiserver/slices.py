@@ -14,6 +14,9 @@ from typing import Protocol, TypeVar
 
 SLICE_OBJECTS = 200
 SLICE_BYTES = 2 * 1024 * 1024
+"""Stored bytes of objects that are copied in one slice."""
+DECODED_SLICE_BYTES = 256 * 1024
+"""Stored bytes of objects that are decoded in one slice, to be encoded otherwise."""
 T = TypeVar("T")
 
 
@@ -36,14 +39,19 @@ def slices(objects: Sequence[T], size: int = SLICE_OBJECTS) -> Iterator[Sequence
         yield objects[start : start + size]
 
 
-def weighed_slices(objects: Sequence[S]) -> Iterator[Sequence[S]]:
-    """Yield the objects in pieces of at most SLICE_OBJECTS and, unless one alone has more, SLICE_BYTES of stored bytes.
+def is_one_slice(objects: Sequence[Stored], limit_bytes: int) -> bool:
+    """Tell whether the objects may be worked on at once."""
+    return len(objects) <= SLICE_OBJECTS and sum(len(obj.value) for obj in objects) <= limit_bytes
+
+
+def weighed_slices(objects: Sequence[S], limit_bytes: int = SLICE_BYTES) -> Iterator[Sequence[S]]:
+    """Yield the objects in pieces of at most SLICE_OBJECTS and, unless one alone has more, so many stored bytes.
 
     The first piece comes in any case, be it empty."""
     for some in slices(objects):
         start = size_bytes = 0
         for at, obj in enumerate(some):
-            if size_bytes and size_bytes + len(obj.value) > SLICE_BYTES:
+            if size_bytes and size_bytes + len(obj.value) > limit_bytes:
                 yield some[start:at]
                 start, size_bytes = at, 0
             size_bytes += len(obj.value)

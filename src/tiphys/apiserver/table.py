@@ -14,6 +14,7 @@ from tiphys.api.kind import Column, JsonObject, Kind
 from tiphys.apiserver.cached import CachedObject
 from tiphys.apiserver.negotiation import TABLE, Form
 from tiphys.apiserver.rendering import JsonRendering, PlainRendering, convert_to, partial_metadata
+from tiphys.apiserver.slices import DECODED_SLICE_BYTES
 from tiphys.base.clock import Clock
 from tiphys.base.errors import bad_request
 
@@ -31,6 +32,7 @@ class TableRendering(JsonRendering):
     """Rows of a kind's table."""
 
     stable = False
+    slice_bytes = DECODED_SLICE_BYTES
     whole = True
 
     def __init__(self, kind: Kind, form: Form, include: str, clock: Clock) -> None:

@@ -8,6 +8,8 @@ when the cache lost events.
 Where a webhook converts what a group wants, its batches wait in order until the webhook has answered (`Group.waiting`);
 watchers of such groups begin each at its own revision, so none gets what waited before it came.
 
+The file is long because a watch's way from its first state to live events is one story.
+
 Invariant: a watcher gets every event after its revision once and in order, and all of one batch in one `send`; a
 bookmark never names a revision whose events were not sent before it.
 """
@@ -27,7 +29,7 @@ from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.lists import candidates
 from tiphys.apiserver.options import ListOptions, Selection
 from tiphys.apiserver.rendering import Rendering
-from tiphys.apiserver.slices import SLICE_OBJECTS, weighed_slices
+from tiphys.apiserver.slices import SLICE_OBJECTS, is_one_slice, weighed_slices
 from tiphys.base.errors import ApiError
 from tiphys.wire.message import Sink
 
@@ -370,7 +372,8 @@ class Fanout:
         watcher.timer = asyncio.get_running_loop().call_later(timeout_s, self.end, watcher)
         if initial is None and events:
             opening.revision = options.revision
-        if len(initial or events) > SLICE_OBJECTS or ((initial or events) and self._converts(rendering, options)):
+        short = is_one_slice(initial or [event.object for event in events], rendering.slice_bytes)
+        if not short or ((initial or events) and self._converts(rendering, options)):
             self._opening.add(watcher)
             task = self._open_slowly(opening, initial)
             watcher.opening = asyncio.get_running_loop().create_task(task, name="watch-state")
@@ -413,7 +416,7 @@ class Fanout:
         release = self.resource.hold(opening.revision)
         try:
             if initial is not None:
-                for number, some in enumerate(weighed_slices(initial)):
+                for number, some in enumerate(weighed_slices(initial, opening.rendering.slice_bytes)):
                     if number:
                         await self._take_turns(watcher)
                     if converts:
@@ -421,9 +424,7 @@ class Fanout:
                     self._send_state(opening, some)
                 self._end_state(opening)
             while events := self._events_after(opening.revision):
-                cut = SLICE_OBJECTS
-                while cut < len(events) and events[cut].revision == events[cut - 1].revision:
-                    cut += 1  # the events of one commit stay together
+                cut = _cut(events, opening.rendering.slice_bytes)
                 waited = converts and await self._prepare(selection, events[:cut])
                 self._send_events(opening, events[:cut])
                 opening.revision = events[:cut][-1].revision
@@ -508,6 +509,17 @@ class Fanout:
 
 def _error_frame(rendering: Rendering, error: ApiError) -> bytes:
     return rendering.frame("ERROR", rendering.status(error.status()))
+
+
+def _cut(events: Sequence[CachedEvent], limit_bytes: int) -> int:
+    """Return how many of the events are sent in one turn. The events of one commit stay together."""
+    size_bytes = 0
+    for number, event in enumerate(events):
+        size_bytes += len(event.object.value)
+        full = number >= SLICE_OBJECTS or (number and size_bytes > limit_bytes)
+        if full and event.revision != events[number - 1].revision:
+            return number
+    return len(events)
 
 
 def _forget_frames(events: Sequence[CachedEvent]) -> None:

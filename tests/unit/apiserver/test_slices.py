@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -11,6 +12,8 @@ import yaml
 from tiphys.apiserver.assembly import ApiServerConfig, Assembled, assemble
 from tiphys.apiserver.slices import SLICE_BYTES, SLICE_OBJECTS, slices, weighed_slices
 from tiphys.base.clock import Randomness, SystemClock
+from tiphys.client.local import LocalClient
+from tiphys.client.resources import CONFIGMAPS
 from tiphys.store.memory import MemoryStore
 from tiphys.wire.message import Answer, Peer, Request, Response, Stream
 
@@ -26,6 +29,7 @@ class Received:
         self.data = b""
         self.closed = False
         self._came = asyncio.Event()
+        self.ended = asyncio.Event()
         self.taken = asyncio.Event()
         """Set while the client takes what it is sent."""
         self.taken.set()
@@ -49,6 +53,7 @@ class Received:
 
     def close(self) -> None:
         self.closed = True
+        self.ended.set()
 
     def events(self) -> list[tuple[str, str]]:
         lines = [orjson.loads(line) for line in self.data.splitlines()]
@@ -222,3 +227,37 @@ async def test_a_watch_that_is_too_slow_for_its_state_is_told_to_begin_again(ser
     assert events[-1][0] == "ERROR" and sink.closed
     assert orjson.loads(sink.data.splitlines()[-1])["object"]["code"] == 410
     stop()
+
+
+async def test_a_list_that_is_too_long_to_be_held_is_sent_as_its_client_takes_it(server, monkeypatch):
+    whole = orjson.loads(body_of(await ask(server, "GET", COLLECTION)))
+    monkeypatch.setattr(server.reads, "_limits", replace(server.reads._limits, list_memo_bytes=10_000))
+    await ask(server, "DELETE", f"{COLLECTION}/c-0000")
+    answer = await ask(server, "GET", COLLECTION)
+    assert isinstance(answer, Stream)
+    sink = Received()
+    sink.taken.clear()
+    stop = answer.start(sink)
+    await ask(server, "POST", COLLECTION, {"metadata": {"name": "late"}})
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert sink.data.count(b'"creationTimestamp"') == SLICE_OBJECTS and not sink.closed
+    sink.taken.set()
+    await asyncio.wait_for(sink.ended.wait(), 10)
+    assert orjson.loads(sink.data)["items"] == whole["items"][1:], "it is as of one revision"
+    stop()
+    client = LocalClient(server.handle, "test", ("system:masters",))
+    assert len((await client.list(CONFIGMAPS, "default")).items) == COUNT
+    sink = Received()
+    sink.taken.clear()
+    stop = answer.start(sink)
+    await asyncio.sleep(0)
+    stop()
+    await asyncio.wait_for(sink.ended.wait(), 10)
+
+
+async def test_a_deleted_collection_is_answered_as_a_list(server):
+    answer = await ask(server, "DELETE", f"{COLLECTION}?labelSelector=odd%3D1")
+    listed = orjson.loads(body_of(answer))
+    assert listed["kind"] == "ConfigMapList" and len(listed["items"]) == COUNT // 2
+    assert "kind" not in listed["items"][0] and listed["items"][0]["metadata"]["name"] == "c-0001"
