@@ -9,12 +9,13 @@ Spec: cel-spec, "Language Definition", the chapter "Macros".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from tiphys.cel.code import LIMIT, SPENT, Code, Frame, Run, spend
 from tiphys.cel.errors import BudgetExceeded, EvaluationError
+from tiphys.cel.selecting import shown_key
 from tiphys.cel.values import Value
 
 _APPEND: Final = 12
@@ -54,63 +55,49 @@ def fold(loop: Loop) -> Code:
     return Code(run, loop.range.cost + _RESULT_COST.get(loop.kind, 1))
 
 
-def _pairs(loop: Loop, frame: Frame) -> Iterable[tuple[Value, Value]]:
-    value = loop.range.run(frame)
-    if isinstance(value, list):
-        return enumerate(value)
-    if isinstance(value, dict):
-        return value.items()
-    raise EvaluationError(f"got '{value.__class__.__name__}', expected iterable type")
+def _sized(loop: Loop) -> Callable[[Frame], list[Value]]:
+    """Return what reads the range: elements or keys, or with two variables pairs of them with indices or values."""
+    read, pairs = loop.range.run, loop.second != 0
 
+    def run(frame: Frame) -> list[Value]:
+        value = read(frame)
+        if isinstance(value, list):
+            return list(enumerate(value)) if pairs else value
+        if isinstance(value, dict):
+            return list(value.items()) if pairs else list(value)
+        raise EvaluationError("no such overload")
 
-def _elements(loop: Loop, frame: Frame) -> Iterable[Value]:
-    value = loop.range.run(frame)
-    if isinstance(value, list | dict):
-        return value
-    raise EvaluationError("no such overload")
-
-
-def _binder(loop: Loop) -> Callable[[Frame], Iterable[Value]]:
-    """Return what walks over the range, and for each element sets the variables."""
-    slot, second = loop.slot, loop.second
-    if not second:
-
-        def singles(frame: Frame) -> Iterable[Value]:
-            for element in _elements(loop, frame):
-                frame[slot] = element
-                yield element
-
-        return singles
-
-    def pairs(frame: Frame) -> Iterable[Value]:
-        for key, value in _pairs(loop, frame):
-            frame[slot] = key
-            frame[second] = value
-            yield key
-
-    return pairs
+    return run
 
 
 def _quantifier(loop: Loop) -> Run:
     """Plan `all` (false decides) or `exists` (true decides); an error counts only if nothing decides."""
     assert loop.body is not None
     decisive = loop.kind == "exists"
-    walk, body = _binder(loop), loop.body.run
+    read, body, slot, second = _sized(loop), loop.body.run, loop.slot, loop.second
     cost = _BODY_COST[loop.kind] + loop.body.cost
+    cost_of_end = 3 if decisive else 2
 
     def run(frame: Frame) -> Value:
         failure: EvaluationError | None = None
-        for _ in walk(frame):
+        elements = read(frame)
+        left = len(elements)
+        for element in elements:
+            left -= 1
             frame[SPENT] += cost
             if frame[SPENT] > frame[LIMIT]:
                 raise BudgetExceeded
+            if second:
+                frame[slot], frame[second] = element
+            else:
+                frame[slot] = element
             try:
                 value = body(frame)
             except EvaluationError as error:
                 failure = failure or error
                 continue
             if value is decisive:
-                frame[SPENT] += cost_of_end
+                frame[SPENT] += cost_of_end if left else 0
                 return decisive
             if value.__class__ is not bool:
                 failure = failure or EvaluationError("no such overload")
@@ -118,7 +105,6 @@ def _quantifier(loop: Loop) -> Run:
             raise failure
         return not decisive
 
-    cost_of_end = 3 if decisive else 2
     return run
 
 
@@ -139,12 +125,16 @@ def _selected(loop: Loop) -> tuple[Callable[[Frame], bool], int]:
 
 def _count(loop: Loop) -> Run:
     assert loop.body is not None
-    walk, body, cost = _binder(loop), loop.body.run, loop.body.cost
+    read, body, cost, slot, second = _sized(loop), loop.body.run, loop.body.cost, loop.slot, loop.second
 
     def run(frame: Frame) -> Value:
         count = 0
-        for _ in walk(frame):
+        for element in read(frame):
             spend(frame, cost)
+            if second:
+                frame[slot], frame[second] = element
+            else:
+                frame[slot] = element
             value = body(frame)
             if value is True:
                 count += 1
@@ -158,17 +148,21 @@ def _count(loop: Loop) -> Run:
 
 def _list(loop: Loop) -> Run:
     """Plan what makes a list of the body's values, or of the elements themselves."""
-    walk = _binder(loop)
+    read, slot, second = _sized(loop), loop.slot, loop.second
     selected, condition_cost = _selected(loop)
     body = loop.body.run if loop.body is not None else None
     body_cost = _APPEND + (loop.body.cost if loop.body is not None else 1)
 
     def run(frame: Frame) -> Value:
         result: list[Value] = []
-        for element in walk(frame):
+        for element in read(frame):
             spend(frame, condition_cost)
+            if second:
+                frame[slot], frame[second] = element
+            else:
+                frame[slot] = element
             if selected(frame):
-                frame[SPENT] += body_cost
+                spend(frame, body_cost)
                 result.append(element if body is None else body(frame))
         return result
 
@@ -178,31 +172,37 @@ def _list(loop: Loop) -> Run:
 def _map(loop: Loop) -> Run:
     """Plan what makes a map of the same keys, or of the entries that the body's values are."""
     assert loop.body is not None
-    walk, body = _binder(loop), loop.body.run
+    read, body, slot, second = _sized(loop), loop.body.run, loop.slot, loop.second
     selected, condition_cost = _selected(loop)
     body_cost = _BODY_COST[loop.kind] + loop.body.cost
     entries = loop.kind == "transformMapEntry"
 
     def run(frame: Frame) -> Value:
         result: dict[Value, Value] = {}
-        for key in walk(frame):
+        for element in read(frame):
             spend(frame, condition_cost)
+            frame[slot], frame[second] = element
             if not selected(frame):
                 continue
-            frame[SPENT] += body_cost
+            spend(frame, body_cost)
             value = body(frame)
-            if not entries:
-                result[key] = value
-                continue
-            if not isinstance(value, dict):
-                raise EvaluationError("no such overload")
-            for each, inner in value.items():
-                if each in result:
-                    raise EvaluationError(f"insert failed: key {each} already exists")
-                result[each] = inner
+            if entries:
+                _insert(result, value)
+            else:
+                result[element[0]] = value
         return result
 
     return run
+
+
+def _insert(result: dict[Value, Value], entries: Value) -> None:
+    """Put entries into a map that must not have their keys."""
+    if not isinstance(entries, dict):
+        raise EvaluationError("no such overload")
+    for key, value in entries.items():
+        if key in result:
+            raise EvaluationError(f"insert failed: key {shown_key(key)} already exists")
+        result[key] = value
 
 
 _FOLDS: Final[dict[str, Callable[[Loop], Run]]] = {

@@ -176,7 +176,7 @@ class Planner:
     def _index(self, node: Call) -> Code:
         operand, index = (self.plan(each) for each in node.arguments)
         run = selecting.element(operand.run, index.run)
-        return Code(run, operand.cost + index.cost + 1, attribute=operand.attribute)
+        return Code(run, operand.cost + index.cost + (not index.attribute), attribute=operand.attribute)
 
     def _optional_index(self, node: Call) -> Code:
         operand, index = (self.plan(each) for each in node.arguments)
