@@ -23,7 +23,7 @@ from tiphys.api.correlation import Correlated, KeyedItems
 from tiphys.api.schemapath import BadSchemaPath, resolve_schema_path
 from tiphys.base.errors import Cause
 from tiphys.cel import types
-from tiphys.cel.cost import ANY_SIZE, COST_MAXIMUM, Budget
+from tiphys.cel.cost import COST_MAXIMUM, Budget
 from tiphys.cel.environment import Environment, Program
 from tiphys.cel.errors import BudgetExceeded, CompileError, EvaluationError
 from tiphys.cel.values import NONE, Optional
@@ -168,10 +168,7 @@ def rule_causes(
         ):
             if program is None:
                 continue
-            estimated = program.estimate_cost(sizes_of(declared))
-            if estimated == ANY_SIZE:
-                continue  # nothing is known of it
-            cost = min(estimated.max * factor, COST_MAXIMUM)
+            cost = min(program.estimate_cost(sizes_of(declared)).max * factor, COST_MAXIMUM)
             costs.append((cost, f"{at}.{name}"))
             if cost > RULE_COST_LIMIT and not unchanged:
                 causes.append(forbidden(f"{at}.{name}", _too_costly(text, cost, RULE_COST_LIMIT)))
