@@ -24,6 +24,10 @@ from tiphys.apiserver.bootstrap import Advertised, bootstrap
 from tiphys.apiserver.cache import ResourceCache, WatchCache
 from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.crds import CustomResources
+from tiphys.apiserver.fairness.dumps import debug_paths
+from tiphys.apiserver.fairness.flowmetrics import publish_fairness
+from tiphys.apiserver.fairness.gate import Gate
+from tiphys.apiserver.fairness.upkeep import Upkeep, served_kind
 from tiphys.apiserver.frontproxy import FrontProxy
 from tiphys.apiserver.health import Check, Health
 from tiphys.apiserver.kubelets import KubeletDialer
@@ -49,6 +53,7 @@ from tiphys.apiserver.policies.status import PolicyStatus
 from tiphys.apiserver.rbac import RbacAuthorizer
 from tiphys.apiserver.reads import Reads
 from tiphys.apiserver.registry import Registry
+from tiphys.apiserver.requestinfo import RequestInfo
 from tiphys.apiserver.resources import Resources, SubresourceHandler
 from tiphys.apiserver.reviews import review_handlers
 from tiphys.apiserver.service_addresses import ServiceAddresses
@@ -154,10 +159,15 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     resources = Resources(kinds, registry, reads, subresources, virtual, aggregator)
     custom = CustomResources(registry, kinds, cache)
     health = Health(_checks(store, cache, clock))
-    paths = server_paths(kinds, tokens, health, metrics, _server_address(config), aggregator=aggregator)
+    gate = _gate(kinds, cache, clock)
+    publish_fairness(metrics, gate)
+    address = _server_address(config)
+    paths = server_paths(kinds, tokens, health, metrics, address, debug_paths(gate), aggregator=aggregator)
     own_groups = {kind.group for kind in kinds.all()}
     counted = RequestMetrics(metrics, kinds, paths.exact)
-    server = ApiServer(authenticator, authorizer, resources, paths, own_groups, metrics=counted, clock=clock)
+    server = ApiServer(
+        authenticator, authorizer, resources, paths, own_groups, metrics=counted, clock=clock, gate=gate
+    )
     publish_state(metrics, cache, store, health, config.kubernetes_version)
     publish_process(metrics, clock.now_s())
     await custom.load()
@@ -166,6 +176,8 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
         asyncio.create_task(custom.run(), name="custom-resources"),
         asyncio.create_task(aggregator.run(), name="aggregation"),
         asyncio.create_task(_run_compaction(store), name="compaction"),
+        asyncio.create_task(Upkeep(registry, gate).run(), name="fairness-upkeep"),
+        asyncio.create_task(gate.run(), name="fairness-borrowing"),
     ]
     policy_kind = kinds.resource("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies")
     if policy_kind is not None:
@@ -193,6 +205,20 @@ def _webhooks(cache: WatchCache, kinds: Kinds) -> WebhookClient:
     return WebhookClient(
         ServiceResolver(cache.resource(services.storage_prefix()), cache.resource(slices.storage_prefix()))
     )
+
+
+def _gate(kinds: Kinds, cache: WatchCache, clock: Clock) -> Gate:
+    """Return what lets requests in; what a list looks at is counted in the cache."""
+
+    def count(info: RequestInfo) -> int:
+        kind = kinds.resource(info.group, info.version, info.resource)
+        return cache.resource(kind.storage_prefix()).count(info.namespace) if kind is not None else 0
+
+    schemas, levels = (
+        cache.resource(served_kind(kinds, plural).storage_prefix())
+        for plural in ("flowschemas", "prioritylevelconfigurations")
+    )
+    return Gate(schemas, levels, clock, count)
 
 
 def _finder(kinds: Kinds, group: str) -> Callable[[str], Kind]:

@@ -21,6 +21,8 @@ import orjson
 
 from tiphys.api.kind import Kinds
 from tiphys.apiserver.deadlines import REQUEST_TIMEOUT_S, is_long_running, timeout_of, within
+from tiphys.apiserver.fairness.gate import Flow, Gate, NoSeats
+from tiphys.apiserver.fairness.queues import Waiting
 from tiphys.apiserver.impersonation import impersonate, is_impersonating
 from tiphys.apiserver.metrics import RequestCounters, RequestMetrics
 from tiphys.apiserver.presenting import present
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 
 REMEMBERED_PATHS = 4096
 REMEMBERED_USERS = 1024
+TOO_MANY = b"Too many requests, please try again later.\n"
 
 
 class Authenticator(Protocol):
@@ -76,12 +79,18 @@ class Paths:
 class Shape:
     """What is known of a request before anybody looks at who makes it."""
 
-    __slots__ = ("counters", "info", "long_running")
+    __slots__ = ("counters", "epoch", "flow", "info", "limited", "long_running", "user")
 
     def __init__(self, info: RequestInfo, counters: RequestCounters) -> None:
         self.info = info
         self.counters = counters
         self.long_running = is_long_running(info)
+        self.limited = not self.long_running or info.verb == "watch"
+        """Whether it needs seats: streams to and from pods do not."""
+        self.user: User | None = None
+        """Who asked last; his is the flow, as long as the gate's epoch is this one."""
+        self.flow: Flow | None = None
+        self.epoch = -1
 
 
 class ApiServer:
@@ -98,6 +107,7 @@ class ApiServer:
         metrics: RequestMetrics | None = None,
         clock: Clock | None = None,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
+        gate: Gate | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._authorizer = authorizer
@@ -107,6 +117,7 @@ class ApiServer:
         self._metrics = metrics or RequestMetrics(Metrics(), Kinds((), (1, 0)))
         self._now_s = (clock or SystemClock()).monotonic_s
         self._request_timeout_s = request_timeout_s
+        self._gate = gate
         self._gets: dict[str, Shape] = {}
         """What plain GETs of paths seen lately ask for."""
         self._trusted: dict[tuple[str, tuple[str, ...]], User] = {}
@@ -135,13 +146,30 @@ class ApiServer:
 
     async def _serve(self, request: Request, shape: Shape, began_s: float) -> Answer:
         counters, running = shape.counters, self._metrics.running
-        kind = counters.kind
+        kind, info = counters.kind, shape.info
+        flow: Flow | None = None
+        waited: Waiting | None = None
+        held = 0
         running[kind] += 1
         try:
             user = self._authenticate(request)
             if is_impersonating(request.headers):
                 user = self._impersonate(request, user)
-            info = shape.info
+            gate = self._gate
+            if gate is not None and shape.limited:
+                flow = shape.flow
+                if flow is None or shape.user is not user or shape.epoch != gate.epoch:
+                    flow = shape.flow = gate.flow_of(user, info)
+                    shape.user, shape.epoch = user, gate.epoch
+                level = flow.level
+                seats = gate.seats_of(request, info, level) if info.verb == "list" else 1
+                if level.exempt or (not level.waiting and level.in_use + seats <= level.limit):
+                    level.in_use += seats
+                    if level.in_use > level.peak:
+                        level.peak = level.in_use
+                    held = seats
+                else:
+                    waited = await gate.wait(request, flow, user, info, seats)
             self._authorize(user, info)
             if info.is_resource:
                 answer = await self._resources(request, info, user)
@@ -151,8 +179,19 @@ class ApiServer:
             answer = present(self._refusal(request, error), request)
         finally:
             running[kind] -= 1
+            if held:
+                level.in_use -= held
+                if level.waiting:
+                    level.dispatch()
+            elif waited is not None:
+                level.end(waited)
+        if flow is not None:
+            answer.headers = (*answer.headers, *flow.headers) if answer.headers else flow.headers
         if isinstance(answer, Response):
-            counters.done(answer.status, self._now_s() - began_s, answer.body)
+            duration_s = self._now_s() - began_s
+            counters.done(answer.status, duration_s, answer.body)
+            if flow is not None:
+                flow.schema.counts.executed(duration_s - waited.waited_s if waited is not None else duration_s)
             return answer
         return self._followed(answer, counters, began_s)
 
@@ -177,6 +216,9 @@ class ApiServer:
     def _refusal(self, request: Request, error: ApiError) -> Response:
         """Return the answer for a failure. Upstream tells a path that nothing claims in plain text; below a group of its
         own it is a Status."""
+        if isinstance(error, NoSeats):
+            self._metrics.dropped.inc((error.request_kind,))
+            return Response(429, TOO_MANY, "text/plain; charset=utf-8", error.headers)
         if error.code != 404 or error.details:
             return status_response(error)
         path = request.path

@@ -36,6 +36,17 @@ _heads: dict[tuple[int, str], bytes] = {}
 _HEADS_LIMIT = 512
 
 
+class FixedHeaders(tuple[tuple[str, str], ...]):
+    """Headers that many answers share: their lines are made once."""
+
+    lines: bytes
+
+    def __new__(cls, headers: Sequence[tuple[str, str]] = ()) -> FixedHeaders:
+        made = super().__new__(cls, headers)
+        made.lines = _header_lines(headers)
+        return made
+
+
 def encode_head(status: int, content_type: str, headers: Sequence[tuple[str, str]], date: bytes) -> bytes:
     """Return status line and headers, without the length header and the empty line. `date` is a whole header line."""
     key = (status, content_type)
@@ -49,8 +60,12 @@ def encode_head(status: int, content_type: str, headers: Sequence[tuple[str, str
             _heads[key] = start
     if not headers:
         return start + date
+    return start + date + (headers.lines if isinstance(headers, FixedHeaders) else _header_lines(headers))
+
+
+def _header_lines(headers: Sequence[tuple[str, str]]) -> bytes:
     lines = "".join([f"{_one_line(name)}: {_one_line(value)}\r\n" for name, value in headers])
-    return start + date + lines.encode("latin-1", "replace")
+    return lines.encode("latin-1", "replace")
 
 
 def encode_chunk(data: bytes) -> bytes:
