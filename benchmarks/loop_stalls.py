@@ -129,7 +129,33 @@ def load(client: Client) -> None:
     patch = {"data": {"key-1": "other"}}
     merge = "application/merge-patch+json"
     client.send("PATCH", f"/api/v1/namespaces/{NAMESPACE}/configmaps/big", patch, Content_Type=merge)
+    write_large(client)
     client.send("DELETE", f"{PODS}?labelSelector=tenth%3D3&gracePeriodSeconds=0")
+    client.send("DELETE", f"{PODS}?gracePeriodSeconds=0")
+
+
+def write_large(client: Client) -> None:
+    """Send objects of about a megabyte with many fields, in every way that there is to write one."""
+    maps = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
+    many = {"metadata": {"name": "many"}, "data": {f"key-{n}": "y" * 6 for n in range(20_000)}}
+    client.send("POST", maps, many)
+    client.send("PATCH", f"{maps}/many", {"data": {"key-1": "z"}}, Content_Type="application/merge-patch+json")
+    client.send("PUT", f"{maps}/many", json.loads(client.send("GET", f"{maps}/many")))
+    client.send("GET", f"{maps}/many", accept="application/yaml")
+    client.send("GET", f"{maps}/many?pretty=true")
+    applied = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "applied"}, "data": many["data"]}
+    for _ in range(2):
+        path = f"{maps}/applied?fieldManager=bench"
+        client.send("PATCH", path, applied, Content_Type="application/apply-patch+yaml")
+    large = pod(1_000_000)
+    large["spec"]["containers"][0]["env"] = [{"name": f"V{n}", "value": "x"} for n in range(9000)]
+    client.send("POST", PODS, large)
+    strategic = "application/strategic-merge-patch+json"
+    client.send("PATCH", f"{PODS}/pod-1000000", {"metadata": {"labels": {"a": "b"}}}, Content_Type=strategic)
+    things = f"/apis/bench.example/v1/namespaces/{NAMESPACE}/things1"
+    fields = {f"field{n}": {"a": "x" * 8000} for n in range(100)}
+    thing = {"apiVersion": "bench.example/v1", "kind": "Thing1", "metadata": {"name": "large"}, "spec": fields}
+    client.send("POST", things, thing)
 
 
 def report(held: Held) -> None:
