@@ -14,12 +14,15 @@ import asyncio
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tiphys.apiserver.frontproxy import is_identity_header
-from tiphys.apiserver.linkrewrite import Links, rewrite_body
 from tiphys.base.errors import ApiError, service_unavailable
 from tiphys.wire.http_client import HttpPool, StreamedAnswer
 from tiphys.wire.message import Answer, Connection, Request, Response, Sink, Stream, Upgrade
+
+if TYPE_CHECKING:
+    from tiphys.apiserver.linkrewrite import Links
 
 HeaderLines = Sequence[tuple[str, str]]
 PENDING_LIMIT_BYTES = 4 * 1024 * 1024
@@ -184,6 +187,8 @@ async def _page(answer: StreamedAnswer, links: Links, headers: list[tuple[str, s
                 raise ApiError(502, "InternalError", f"the page is larger than {PAGE_LIMIT_BYTES} bytes")
     finally:
         answer.close()
+    from tiphys.apiserver.linkrewrite import rewrite_body  # what it needs is not imported at start
+
     body = b"".join(parts)
     rewritten = rewrite_body(links, body, answer.headers.get("content-encoding", "").lower())
     return Response(answer.status, body if rewritten is None else rewritten, content_type, headers)

@@ -16,15 +16,18 @@ import platform
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from tiphys.api.kind import Kind, Kinds, Subresource
-from tiphys.apiserver.aggregation.documents import RemoteDocuments, RemoteVersion
+from tiphys.apiserver.aggregation.aggregator import Aggregator
 from tiphys.apiserver.aggregation.priorities import group_priority, priority_of
 from tiphys.base.errors import method_not_allowed, path_not_found
 from tiphys.wire.message import JSON, Request, Response
+
+if TYPE_CHECKING:
+    from tiphys.apiserver.aggregation.documents import RemoteDocuments, RemoteVersion
 
 _AGGREGATED_FROM = {"v2": 30, "v2beta1": 27}
 """Kubernetes minor from which each form of aggregated discovery is told by default."""
@@ -80,14 +83,14 @@ class _Document:
 class Discovery:
     """Discovery documents of one table of kinds. `answer` is called by the router for /api, /apis, below and /version.
 
-    `server_address` is `host:port` where clients reach the server; only the oldest clients read it. `remote` holds what
-    other servers serve behind this one.
+    `server_address` is `host:port` where clients reach the server; only the oldest clients read it. `aggregator` knows
+    what other servers serve behind this one.
     """
 
-    def __init__(self, kinds: Kinds, server_address: str = "", remote: RemoteDocuments | None = None) -> None:
+    def __init__(self, kinds: Kinds, server_address: str = "", aggregator: Aggregator | None = None) -> None:
         self._kinds = kinds
         self._server_address = server_address
-        self._remote = remote
+        self._aggregator = aggregator
         self._revision = (-1, -1)
         self._documents: dict[tuple[str, str], _Document] = {}
 
@@ -123,11 +126,16 @@ class Discovery:
         return ""
 
     @property
+    def _remote(self) -> RemoteDocuments | None:
+        return None if self._aggregator is None else self._aggregator.documents
+
+    @property
     def _minor(self) -> int:
         return self._kinds.kubernetes_version[1]
 
     def _document(self, path: str, form: str) -> _Document:
-        revision = (self._kinds.revision, 0 if self._remote is None else self._remote.revision)
+        remote = self._remote
+        revision = (self._kinds.revision, 0 if remote is None else remote.revision)
         if self._revision != revision:
             self._documents.clear()
             self._revision = revision

@@ -14,19 +14,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from tiphys.api.definitions import INT_OR_STRING, QUANTITY
 from tiphys.api.kind import Kind, Kinds
-from tiphys.apiserver.aggregation.documents import RemoteDocuments
+from tiphys.apiserver.aggregation.aggregator import Aggregator
 from tiphys.apiserver.customopenapi import as_v2, custom_schemas
 from tiphys.apiserver.discovery import group_versions, version_info
-from tiphys.apiserver.openapimerge import merge_v2
 from tiphys.apiserver.openapipaths import resource_paths
 from tiphys.base.errors import method_not_allowed, path_not_found
 from tiphys.wire.message import JSON, Request, Response
+
+if TYPE_CHECKING:
+    from tiphys.apiserver.aggregation.documents import RemoteDocuments
 
 V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _V2_PROTOBUF_ASKED = (V2_PROTOBUF, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")
@@ -56,13 +58,13 @@ class OpenApi:
     """OpenAPI documents of one table of kinds. `answer` is called by the router for /openapi/v2 and /openapi/v3."""
 
     def __init__(
-        self, kinds: Kinds, load_definitions: Callable[[], Definitions], remote: RemoteDocuments | None = None
+        self, kinds: Kinds, load_definitions: Callable[[], Definitions], aggregator: Aggregator | None = None
     ) -> None:
         """`load_definitions` gives the definitions of the served Kubernetes version; it is called at the first use.
-        `remote` holds what other servers tell of theirs; their v3 documents are asked of them."""
+        `aggregator` knows what other servers tell of theirs; their v3 documents are asked of them."""
         self._kinds = kinds
         self._load = load_definitions
-        self._remote = remote
+        self._aggregator = aggregator
         self._revision = (-1, -1)
         self._entries: dict[str, _Entry] = {}
         """Documents of the whole table, dropped when it changes."""
@@ -98,6 +100,10 @@ class OpenApi:
         if group_path == path or version is None or not self._of(group, version):
             raise path_not_found()
         return self._v3(request, group_path, group, version)
+
+    @property
+    def _remote(self) -> RemoteDocuments | None:
+        return None if self._aggregator is None else self._aggregator.documents
 
     def _current(self) -> tuple[int, int]:
         return self._kinds.revision, 0 if self._remote is None else self._remote.revision
@@ -189,7 +195,11 @@ class OpenApi:
             "paths": paths,
             "definitions": {name: as_v2(schema) for name, schema in sorted(self._schemas(kinds).items())},
         }
-        return merge_v2(document, [] if self._remote is None else self._remote.openapi_v2())
+        if self._remote is None:
+            return document
+        from tiphys.apiserver.openapimerge import merge_v2
+
+        return merge_v2(document, self._remote.openapi_v2())
 
     def _schemas(self, kinds: Iterable[Kind]) -> dict[str, Mapping[str, Any]]:
         """Return the schemas of the kinds, of their lists and requests, and all that these refer to (OpenAPI v2)."""

@@ -35,9 +35,8 @@ def server_paths(
 ) -> Paths:
     """Return the table of non-resource paths. `more` are served and not listed. `aggregator` knows what other servers
     answer for."""
-    remote = aggregator.documents if aggregator is not None else None
-    discovery = Discovery(kinds, server_address, remote)
-    openapi = OpenApi(kinds, lambda: load_definitions(kinds.kubernetes_version), remote)
+    discovery = Discovery(kinds, server_address, aggregator)
+    openapi = OpenApi(kinds, lambda: load_definitions(kinds.kubernetes_version), aggregator)
 
     async def discover(request: Request, user: User) -> Answer:
         service = aggregator.find(request.path) if aggregator is not None else None

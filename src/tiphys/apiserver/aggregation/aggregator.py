@@ -1,28 +1,31 @@
 """The aggregation layer in one piece: who answers for a path, and what runs in the background for it.
 
-Made by the assembly of a server; asked by the request pipeline (`find`, `forward`), by discovery and by OpenAPI
-(`documents`). Without remote APIServices it costs a request one look into an empty table.
+Made by the assembly of a server; asked by routing (`find`, `forward`), by discovery and by OpenAPI (`documents`).
+Without remote APIServices it costs a request one look into an empty table, and what reaches other servers is not even
+imported (`RemoteSide`): most clusters have none.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tiphys.api.kind import Kind
 from tiphys.apiserver.aggregation.apiservices import ApiService, ApiServices
-from tiphys.apiserver.aggregation.availability import Availability
-from tiphys.apiserver.aggregation.documents import RemoteDocuments
-from tiphys.apiserver.aggregation.forwarding import OPENAPI_READER, Forwarder
 from tiphys.apiserver.aggregation.local import LocalApiServices
-from tiphys.apiserver.aggregation.resolving import Resolver
 from tiphys.apiserver.bootstrap import publish_trust
 from tiphys.apiserver.cache import ResourceCache
 from tiphys.apiserver.frontproxy import FrontProxy
 from tiphys.apiserver.registry import Registry
 from tiphys.apiserver.user import User
-from tiphys.base.errors import ApiError
+from tiphys.base.errors import ApiError, path_not_found
 from tiphys.wire.message import Answer, Request
+
+if TYPE_CHECKING:
+    from tiphys.apiserver.aggregation.documents import RemoteDocuments
+    from tiphys.apiserver.aggregation.remoteside import RemoteSide
 
 log = logging.getLogger(__name__)
 
@@ -36,45 +39,60 @@ class Aggregator:
     def __init__(self, registry: Registry, front_proxy: FrontProxy | None) -> None:
         self._registry = registry
         self._front_proxy = front_proxy
-        kind = _kind(registry, "apiregistration.k8s.io", "apiservices")
-        objects, slices = (
-            self._objects("", "services"),
-            self._objects("discovery.k8s.io", "endpointslices"),
-        )
-        self.services = ApiServices(self._cache(kind))
-        resolver = Resolver(objects, slices, lambda count: registry.randomness.integer(0, count - 1))
-        self._forwarder = Forwarder(resolver, front_proxy)
-        self.documents = RemoteDocuments(self.services, self._forwarder)
+        self._kind = _kind(registry, "apiregistration.k8s.io", "apiservices")
+        self.services = ApiServices(self._cache(self._kind))
         definitions = self._objects("apiextensions.k8s.io", "customresourcedefinitions")
-        self._local = LocalApiServices(self.services, definitions, registry, kind)
-        self._availability = Availability(self.services, resolver, self._forwarder, registry, kind, self.documents)
-        self._availability.watch(objects, slices)
+        self._local = LocalApiServices(self.services, definitions, registry, self._kind)
+        self._remote: RemoteSide | None = None
+        self._wanted = asyncio.Event()
+        self.services.listeners.add(self._on_names)
+        self._on_names(())
 
     def find(self, path: str) -> ApiService | None:
         """Return the APIService whose server answers for a path, None if that is this one."""
         return self.services.find(path) if self.services.remote else None
 
+    @property
+    def documents(self) -> RemoteDocuments | None:
+        """What other servers tell of themselves, None if there has never been one."""
+        return None if self._remote is None else self._remote.documents
+
     async def forward(self, request: Request, user: User, service: ApiService) -> Answer:
         """Answer a request by the server of an APIService."""
-        return await self._forwarder.forward(request, user, service)
+        if self._remote is None:
+            raise path_not_found()
+        return await self._remote.forwarder.forward(request, user, service)
 
     async def describe(self, request: Request) -> Answer | None:
         """Answer a request for an OpenAPI v3 document by the server whose it is, None if it is this one's."""
         service = self.find(request.path.removeprefix("/openapi/v3"))
-        return None if service is None else await self._forwarder.forward(request, OPENAPI_READER, service)
+        if service is None or self._remote is None:
+            return None
+        return await self._remote.describe(request, service)
 
     async def run(self) -> None:
         """Keep APIServices as they should be, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._local.run(), name="local-apiservices")
-            group.create_task(self._availability.run(), name="apiservice-availability")
             if self._front_proxy is not None:
                 group.create_task(self._publish(self._front_proxy), name="extension-authentication")
+            await self._wanted.wait()
+            assert self._remote is not None
+            await self._remote.availability.run()
 
     async def close(self) -> None:
         """Close what is open to remote servers."""
-        await self.documents.close()
-        await self._forwarder.close()
+        if self._remote is not None:
+            await self._remote.close()
+
+    def _on_names(self, names: Sequence[str]) -> None:
+        """Make what reaches remote servers as soon as there is one."""
+        if self._remote is None and self.services.remote:
+            from tiphys.apiserver.aggregation.remoteside import RemoteSide
+
+            services, slices = self._objects("", "services"), self._objects("discovery.k8s.io", "endpointslices")
+            self._remote = RemoteSide(self.services, services, slices, self._registry, self._kind, self._front_proxy)
+            self._wanted.set()
 
     async def _publish(self, front_proxy: FrontProxy) -> None:
         while True:

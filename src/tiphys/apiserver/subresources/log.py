@@ -16,8 +16,8 @@ _NUMBERS = ("sinceSeconds", "tailLines", "limitBytes")
 _FLAGS = ("follow", "previous", "timestamps")
 _PASSED = ("follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream")
 _UNSET = frozenset({"0", "false"})
-_INTEGER = re.compile(r"[+-]?\d+")
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+_INTEGER = r"[+-]?\d+"
+_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"
 
 
 def is_set(request: Request, name: str) -> bool:
@@ -30,7 +30,7 @@ def log_query(request: Request, pod: str) -> list[tuple[str, str]]:
     given = {name: request.param(name) for name in _PASSED if request.param(name)}
     numbers = {name: _integer(given[name]) for name in _NUMBERS if name in given}
     time = given.get("sinceTime")
-    if time is not None and not _TIME.fullmatch(time):
+    if time is not None and not re.fullmatch(_TIME, time):
         layout = '"2006-01-02T15:04:05Z07:00"'
         raise bad_request(f'parsing time {go_quote(time)} as {layout}: cannot parse {go_quote(time)} as "2006"')
     causes = _validate(numbers, time, given.get("stream"))
@@ -41,7 +41,7 @@ def log_query(request: Request, pod: str) -> list[tuple[str, str]]:
 
 
 def _integer(text: str) -> int:
-    if not _INTEGER.fullmatch(text):
+    if not re.fullmatch(_INTEGER, text):
         raise bad_request(f"strconv.ParseInt: parsing {go_quote(text)}: invalid syntax")
     return int(text)
 

@@ -10,13 +10,11 @@ Spec: Kubernetes API reference, Pod, Service and Node v1 core "proxy operations"
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address
 from urllib.parse import quote
 
 from tiphys.api.kind import JsonObject
 from tiphys.apiserver.backends import Target, passed_headers
 from tiphys.apiserver.kubelets import KubeletDialer
-from tiphys.apiserver.linkrewrite import Links
 from tiphys.apiserver.resources import Call, SubresourceHandler
 from tiphys.base.errors import ApiError, bad_request, not_found, service_unavailable
 from tiphys.wire.message import Answer, Request, Response
@@ -77,6 +75,8 @@ async def _forward(call: Call, dialer: KubeletDialer, target: Target) -> Answer:
     if not path and request.method in ("GET", "HEAD"):
         query = f"?{request.raw_query}" if request.raw_query else ""
         return Response(301, b"", "", [("Location", f"{request.path}/{query}")])
+    from tiphys.apiserver.linkrewrite import Links
+
     prefix = request.path.removesuffix(path) if path else request.path
     host = request.headers.get("host", "")
     forwarded = [("X-Forwarded-Uri", quote(prefix + (path or ""), safe=_PATH_SAFE))]
@@ -107,6 +107,8 @@ def _number(port: str) -> int:
 
 def _is_global(address: str) -> bool:
     """Tell whether an address may be a pod's: no loopback, link-local, multicast or unspecified one."""
+    from ipaddress import ip_address
+
     try:
         ip = ip_address(address)
     except ValueError:

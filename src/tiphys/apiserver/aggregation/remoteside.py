@@ -1,0 +1,41 @@
+"""All that reaches other API servers: made by the aggregator when the first remote APIService appears."""
+
+from __future__ import annotations
+
+from tiphys.api.kind import Kind
+from tiphys.apiserver.aggregation.apiservices import ApiService, ApiServices
+from tiphys.apiserver.aggregation.availability import Availability
+from tiphys.apiserver.aggregation.documents import RemoteDocuments
+from tiphys.apiserver.aggregation.forwarding import OPENAPI_READER, Forwarder
+from tiphys.apiserver.aggregation.resolving import Resolver
+from tiphys.apiserver.cache import ResourceCache
+from tiphys.apiserver.frontproxy import FrontProxy
+from tiphys.apiserver.registry import Registry
+from tiphys.wire.message import Answer, Request
+
+
+class RemoteSide:
+    """Forwarding, checks and documents of remote API servers. The aggregator runs `availability`."""
+
+    def __init__(
+        self,
+        apiservices: ApiServices,
+        services: ResourceCache,
+        slices: ResourceCache,
+        registry: Registry,
+        kind: Kind,
+        front_proxy: FrontProxy | None,
+    ) -> None:
+        resolver = Resolver(services, slices, lambda count: registry.randomness.integer(0, count - 1))
+        self.forwarder = Forwarder(resolver, front_proxy)
+        self.documents = RemoteDocuments(apiservices, self.forwarder)
+        self.availability = Availability(apiservices, resolver, self.forwarder, registry, kind, self.documents)
+        self.availability.watch(services, slices)
+
+    async def describe(self, request: Request, service: ApiService) -> Answer:
+        """Answer a request for an OpenAPI document by the server of an APIService: documents are for everybody."""
+        return await self.forwarder.forward(request, OPENAPI_READER, service)
+
+    async def close(self) -> None:
+        await self.documents.close()
+        await self.forwarder.close()
