@@ -55,7 +55,7 @@ class Target:
 
 def insecure() -> ssl.SSLContext:
     """Return a context that takes any certificate: whose server it is does not matter to a load."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
