@@ -6,7 +6,15 @@ import asyncio
 from typing import Any
 
 from assembled_server import Server, running_server
-from policy_objects import CONFIG_MAPS, DEPLOYMENTS, VALIDATING, VALIDATING_BINDINGS, binding, deployment, rule, validating
+from policy_objects import (
+    DEPLOYMENTS,
+    VALIDATING,
+    VALIDATING_BINDINGS,
+    binding,
+    deployment,
+    rule,
+    validating,
+)
 
 
 async def test_a_deployment_is_refused_with_the_message_of_the_message_expression() -> None:

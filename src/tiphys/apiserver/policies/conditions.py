@@ -20,7 +20,7 @@ class ConditionsFailed(TiphysError):
     """Match conditions could not be evaluated, and failurePolicy is Fail. The text is what the client is told."""
 
 
-def conditions_match(
+async def conditions_match(
     conditions: Sequence[Compiled], bindings: Mapping[str, Any], variables: Variables = (), *, fail: bool
 ) -> bool:
     """Tell whether all conditions are true. `fail`: failurePolicy is Fail; then raises ConditionsFailed."""
@@ -30,7 +30,7 @@ def conditions_match(
     errors: dict[str, None] = {}
     for compiled in conditions:
         try:
-            value, error = evaluation.evaluate(compiled)
+            value, error = await evaluation.evaluate(compiled)
         except OutOfBudget as exceeded:
             if fail:
                 raise ConditionsFailed(str(exceeded)) from None

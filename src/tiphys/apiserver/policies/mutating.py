@@ -23,10 +23,10 @@ from tiphys.apiserver.cache import ResourceCache
 from tiphys.apiserver.pipeline import Authorizer
 from tiphys.apiserver.policies.compile import MutatingPolicy, Mutation
 from tiphys.apiserver.policies.conditions import ConditionsFailed, conditions_match
-from tiphys.apiserver.policies.evaluation import Evaluation, OutOfBudget
+from tiphys.apiserver.policies.evaluation import QUICK_LIMIT, Evaluation, OutOfBudget
 from tiphys.apiserver.policies.invocation import Convert, Invocation, Invocations, Problem
 from tiphys.apiserver.policies.patches import PatchFailed, apply_configuration, json_patch
-from tiphys.apiserver.policies.validating import YIELD_COST, name_of, shown
+from tiphys.apiserver.policies.validating import name_of, shown
 from tiphys.apiserver.policies.variables import Inputs
 from tiphys.base.errors import ApiError, forbidden, service_unavailable
 
@@ -101,7 +101,7 @@ class MutatingDispatcher:
         compiled = invocation.policy.compiled
         inputs = await self._inputs(attributes, invocation)
         try:
-            if not conditions_match(
+            if not await conditions_match(
                 compiled.conditions,
                 inputs.bindings(invocation.params),
                 compiled.variables,
@@ -136,10 +136,10 @@ class MutatingDispatcher:
         """Return the object after one mutation, in the version that the policy matched."""
         bindings = inputs.bindings(invocation.params)
         evaluation = Evaluation(bindings, invocation.policy.compiled.variables, POLICY_LIMIT)
-        value, error = evaluation.evaluate(mutation.expression)
+        value, error = await evaluation.evaluate(mutation.expression)
         if error:
             raise PatchFailed(error)
-        if POLICY_LIMIT - evaluation.left > YIELD_COST:
+        if POLICY_LIMIT - evaluation.left > QUICK_LIMIT:
             await asyncio.sleep(0)
         patch = json_patch if mutation.patch_type == "JSONPatch" else apply_configuration
         return patch(self._kind_of_object(attributes, invocation.matched), bindings["object"], value)

@@ -8,14 +8,16 @@ Spec: Kubernetes documentation, "Mutating Admission Policy" (ApplyConfiguration,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tiphys.api.apply import merge_configuration
+from tiphys.api.causes import format_go, render
+from tiphys.api.fieldset import item_step, path_string
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.api.patch import PatchTestFailed, apply_json_patch
 from tiphys.api.schemanode import Node, root_of
-from tiphys.base.errors import ApiError, TiphysError
+from tiphys.base.errors import ApiError, TiphysError, internal
 from tiphys.cel.values import Optional, Struct
 
 
@@ -31,20 +33,70 @@ def apply_configuration(kind: Kind, obj: JsonObject, value: Any) -> JsonObject:
     configuration = to_json(value)
     if not isinstance(configuration, dict):
         raise PatchFailed(f"unsupported return type from ApplyConfiguration expression: {type(value).__name__}")
-    atomics = list(_atomics(configuration, root_of(kind.schema), ""))
     configuration = {**configuration, "apiVersion": kind.api_version, "kind": kind.kind}
-    decoded = kind.schema.decode(configuration)
-    problems = [*(f".{path}: field not declared in schema" for path in decoded.unknown_fields), *decoded.type_errors]
+    root = root_of(kind.schema)
+    problems = list(_mistyped(configuration, root, ()))
     if problems:
-        raise PatchFailed(
-            f"error applying patch: failed to convert patch object to typed object: {'; '.join(problems)}"
-        )
+        told = problems[0] if len(problems) == 1 else "\n  ".join(["errors:", *problems])
+        raise PatchFailed(f"error applying patch: failed to convert patch object to typed object: {told}")
+    atomics = list(_atomics(configuration, root, ""))
     if atomics:
         raise PatchFailed(
             "error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: "
             + ", ".join(atomics)
         )
+    kind.schema.decode(configuration)
     return merge_configuration(obj, configuration, kind.schema)
+
+
+_NUMERIC = "numeric (int or float)"
+_JSON_TYPES: Mapping[str, tuple[str, tuple[type, ...]]] = {
+    "string": ("string", (str,)),
+    "boolean": ("boolean", (bool,)),
+    "integer": (_NUMERIC, (int, float)),
+    "number": (_NUMERIC, (int, float)),
+}
+_GO_TYPES = {str: "string", bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}
+
+
+def _mistyped(value: Any, node: Node, path: tuple[str, ...]) -> Iterator[str]:
+    """Yield what of a configuration does not fit its schema, in the words of the library that merges upstream."""
+    if value is None:
+        return
+    if node.shape in ("struct", "map"):
+        yield from _mistyped_fields(value, node, path)
+    elif node.shape == "list":
+        item_node = node.item_node()
+        if not isinstance(value, list):
+            yield f"{path_string(path)}: expected list, got &{{{format_go(value)}}}"
+        elif item_node is not None:
+            for index, item in enumerate(value):
+                yield from _mistyped(item, item_node, (*path, item_step(item, node, index)))
+    elif node.shape == "scalar":
+        yield from _mistyped_scalar(value, node, path)
+
+
+def _mistyped_scalar(value: Any, node: Node, path: tuple[str, ...]) -> Iterator[str]:
+    wanted, classes = _JSON_TYPES.get(node.definition.get("type", ""), ("", (object,)))
+    if isinstance(value, classes) and (not isinstance(value, bool) or wanted in ("", "boolean")):
+        return
+    got = f"&value.valueUnstructured{{Value:{render(value)}}}"
+    if wanted == _NUMERIC:
+        got = _GO_TYPES.get(type(value), "interface {}")
+    yield f"{path_string(path)}: expected {wanted}, got {got}"
+
+
+def _mistyped_fields(value: Any, node: Node, path: tuple[str, ...]) -> Iterator[str]:
+    if not isinstance(value, dict):
+        yield f"{path_string(path)}: expected map, got &{{{format_go(value)}}}"
+        return
+    for name, field in value.items():
+        child = node.field(name)
+        below = (*path, f"f:{name}")
+        if child is not None:
+            yield from _mistyped(field, child, below)
+        elif not getattr(node, "keep_unknown", False):
+            yield f"{path_string(below)}: field not declared in schema"
 
 
 def _wrong_names(value: Any, path: str) -> Iterator[str]:
@@ -82,7 +134,9 @@ def _atomics(value: Any, node: Node | None, path: str) -> Iterator[str]:
 
 
 def json_patch(kind: Kind, obj: JsonObject, value: Any) -> JsonObject:
-    """Return the object after the operations of a list of `JSONPatch{...}`; a test that fails changes nothing."""
+    """Return the object after the operations of a list of `JSONPatch{...}`; a test that fails changes nothing.
+
+    Raises PatchFailed, and ApiError(500) for an object that cannot be decoded: no failurePolicy helps there."""
     if not isinstance(value, list):
         raise PatchFailed("type mismatch: JSONPatchType.expression should evaluate to array")
     operations = []
@@ -100,9 +154,11 @@ def json_patch(kind: Kind, obj: JsonObject, value: Any) -> JsonObject:
     except ApiError as error:
         raise PatchFailed(f"JSONPath: {error}") from error
     decoded = kind.schema.decode(patched)
-    problems = [*decoded.type_errors, *(f'unknown field "{path}"' for path in decoded.unknown_fields)]
-    if problems:
-        raise PatchFailed(f"JSONPath: strict decoding error: {', '.join(problems)}")
+    if not kind.custom and (decoded.type_errors or decoded.unknown_fields):
+        unknown = [f'unknown field "{path}"' for path in decoded.unknown_fields]
+        raise internal(
+            decoded.type_errors[0] if decoded.type_errors else f"strict decoding error: {', '.join(unknown)}"
+        )
     return patched
 
 

@@ -20,15 +20,27 @@ from tiphys.apiserver.cache import ResourceCache
 from tiphys.apiserver.cached import CachedObject
 from tiphys.apiserver.rulematching import Equivalents, Index, Matching, parse_matching
 
+_ADMISSION, _AUTHENTICATION, _AUTHORIZATION = (
+    "admissionregistration.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+)
 EXEMPT = frozenset(
     (
-        "validatingadmissionpolicies",
-        "validatingadmissionpolicybindings",
-        "mutatingadmissionpolicies",
-        "mutatingadmissionpolicybindings",
+        (_ADMISSION, "validatingadmissionpolicies"),
+        (_ADMISSION, "validatingadmissionpolicybindings"),
+        (_ADMISSION, "mutatingadmissionpolicies"),
+        (_ADMISSION, "mutatingadmissionpolicybindings"),
+        (_AUTHENTICATION, "selfsubjectreviews"),
+        (_AUTHENTICATION, "tokenreviews"),
+        (_AUTHORIZATION, "localsubjectaccessreviews"),
+        (_AUTHORIZATION, "selfsubjectaccessreviews"),
+        (_AUTHORIZATION, "selfsubjectrulesreviews"),
+        (_AUTHORIZATION, "subjectaccessreviews"),
     )
 )
-"""Resources of admissionregistration.k8s.io that no policy is about, so that none can lock itself in."""
+"""(group, plural) of what no policy is about: policies themselves, so that none can lock itself in, and reviews, without
+which nobody gets in at all."""
 
 C = TypeVar("C")
 
@@ -106,7 +118,7 @@ class PolicySource(Generic[C]):
             index = self._arrange()
         if index.empty:
             return ()
-        if attributes.kind.group == "admissionregistration.k8s.io" and attributes.kind.plural in EXEMPT:
+        if (attributes.kind.group, attributes.kind.plural) in EXEMPT:
             return ()
         return index.candidates(attributes)
 

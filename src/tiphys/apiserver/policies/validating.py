@@ -23,15 +23,13 @@ from tiphys.apiserver.cache import ResourceCache
 from tiphys.apiserver.pipeline import Authorizer
 from tiphys.apiserver.policies.compile import ValidatingPolicy, Validation
 from tiphys.apiserver.policies.conditions import ConditionsFailed, conditions_match
-from tiphys.apiserver.policies.evaluation import Evaluation, OutOfBudget
+from tiphys.apiserver.policies.evaluation import QUICK_LIMIT, Evaluation, OutOfBudget
 from tiphys.apiserver.policies.invocation import Convert, Invocation, Invocations, Problem
 from tiphys.apiserver.policies.variables import Inputs
 from tiphys.base.errors import ApiError, forbidden
 
 FAILURE_ANNOTATION = "validation.policy.admission.k8s.io/validation_failure"
 _CODES = {"Forbidden": 403, "Unauthorized": 401, "RequestEntityTooLarge": 413, "Invalid": 422}
-YIELD_COST = 20_000
-"""Cost of evaluations after which others get their turn of the loop."""
 
 
 class Denial(NamedTuple):
@@ -81,8 +79,8 @@ class ValidatingDispatcher:
             version = invocation.matched.api_version
             if version not in inputs:
                 inputs[version] = await self._inputs(attributes, invocation.matched)
-            verdict, cost = judge(invocation, inputs[version])
-            if cost > YIELD_COST:
+            verdict, cost = await judge(invocation, inputs[version])
+            if cost > QUICK_LIMIT:
                 await asyncio.sleep(0)
             for denied in _act(attributes, invocation, verdict):
                 refusal = refusal or denied
@@ -132,36 +130,38 @@ def _act(attributes: Attributes, invocation: Invocation[ValidatingPolicy], verdi
         yield _refusal(attributes, invocation, error)
 
 
-def judge(invocation: Invocation[ValidatingPolicy], inputs: Inputs) -> tuple[Verdict, int]:
+async def judge(invocation: Invocation[ValidatingPolicy], inputs: Inputs) -> tuple[Verdict, int]:
     """Evaluate a policy with one parameter, and return what about it cost."""
     policy, compiled = invocation.policy, invocation.policy.compiled
     bindings = inputs.bindings(invocation.params)
     try:
-        if not conditions_match(compiled.conditions, bindings, compiled.variables, fail=policy.fail):
+        if not await conditions_match(compiled.conditions, bindings, compiled.variables, fail=policy.fail):
             return Verdict(), 0
     except ConditionsFailed as error:
         return Verdict([Denial(0, str(error))]), 0
     evaluation = Evaluation(bindings, compiled.variables, POLICY_LIMIT)
     notes = Evaluation(bindings, compiled.variables, POLICY_LIMIT)
     try:
-        denials = _denials(invocation, evaluation, bindings)
-        annotations, errors = _annotations(invocation, notes)
+        denials = await _denials(invocation, evaluation, bindings)
+        annotations, errors = await _annotations(invocation, notes)
     except OutOfBudget as error:
         return Verdict([Denial(0, str(error))] if policy.fail else ()), POLICY_LIMIT
     return Verdict(denials, annotations, errors), 2 * POLICY_LIMIT - evaluation.left - notes.left
 
 
-def _denials(invocation: Invocation[ValidatingPolicy], evaluation: Evaluation, bindings: JsonObject) -> list[Denial]:
+async def _denials(
+    invocation: Invocation[ValidatingPolicy], evaluation: Evaluation, bindings: JsonObject
+) -> list[Denial]:
     """Return the validations that are not true. Raises OutOfBudget."""
     policy, compiled = invocation.policy, invocation.policy.compiled
-    results = [evaluation.evaluate(validation.condition) for validation in compiled.validations]
+    results = [await evaluation.evaluate(validation.condition) for validation in compiled.validations]
     failed = [index for index, result in enumerate(results) if not result.error and result.value is not True]
     denials = [Denial(index, result.error) for index, result in enumerate(results) if result.error and policy.fail]
     messages = Evaluation(bindings, compiled.variables, evaluation.left)
     try:
         for index in failed:
             validation = compiled.validations[index]
-            denials.append(Denial(index, _message(validation, messages), validation.reason))
+            denials.append(Denial(index, await _message(validation, messages), validation.reason))
     except OutOfBudget as error:
         if not policy.fail:
             return []
@@ -169,12 +169,12 @@ def _denials(invocation: Invocation[ValidatingPolicy], evaluation: Evaluation, b
     return sorted(denials)
 
 
-def _message(validation: Validation, evaluation: Evaluation) -> str:
+async def _message(validation: Validation, evaluation: Evaluation) -> str:
     """Return what the client is told: by the message expression if it makes a sound text, else as the policy says.
 
     Raises OutOfBudget."""
     if validation.message_expression is not None:
-        value, error = evaluation.evaluate(validation.message_expression)
+        value, error = await evaluation.evaluate(validation.message_expression)
         if not error and isinstance(value, str):
             message = value.strip()
             if message and "\n" not in message and len(message.encode()) <= MESSAGE_BYTES:
@@ -182,13 +182,13 @@ def _message(validation: Validation, evaluation: Evaluation) -> str:
     return validation.message or f"failed expression: {validation.condition.text.strip()}"
 
 
-def _annotations(
+async def _annotations(
     invocation: Invocation[ValidatingPolicy], evaluation: Evaluation
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """Return the audit annotations, and the errors that are refusals. Raises OutOfBudget."""
     annotations, errors = [], []
     for key, expression in invocation.policy.compiled.annotations:
-        value, error = evaluation.evaluate(expression)
+        value, error = await evaluation.evaluate(expression)
         if error:
             if invocation.policy.fail:
                 errors.append(error)

@@ -9,6 +9,9 @@ AdmissionRequest v1 admission.k8s.io.
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from tiphys.api.admissionexpressions import NAMESPACE_METADATA_FIELDS
@@ -21,6 +24,9 @@ from tiphys.apiserver.requestinfo import RequestInfo
 from tiphys.apiserver.rulematching import is_namespace, namespace_of
 from tiphys.apiserver.user import User, service_account_user
 from tiphys.base.errors import not_found
+
+ANSWER_S = 10.0
+"""How long an expression in another thread waits for an authorizer."""
 
 
 class Inputs:
@@ -119,13 +125,24 @@ def _own_question(attributes: Attributes) -> Question:
     )
 
 
-def _asker(authorizer: Authorizer, user: User) -> Any:
-    def ask(question: Question) -> Decision:
+def _asker(authorizer: Authorizer, user: User) -> Callable[[Question], Decision]:
+    """Return what answers an expression's questions, in the event loop's thread wherever the expression runs."""
+    loop, home = asyncio.get_running_loop(), threading.get_ident()
+
+    def decide(question: Question) -> Decision:
         who = user
         if question.service_account is not None:
             who = service_account_user(*question.service_account, "", {})
         decision = authorizer.authorize(who, _request_info(question))
         return Decision(decision.allowed, decision.reason)
+
+    async def decide_at_home(question: Question) -> Decision:
+        return decide(question)
+
+    def ask(question: Question) -> Decision:
+        if threading.get_ident() == home:
+            return decide(question)
+        return asyncio.run_coroutine_threadsafe(decide_at_home(question), loop).result(ANSWER_S)
 
     return ask
 

@@ -127,7 +127,7 @@ class Caller:
         obj, old = await shown.objects(matched)
         inputs = Inputs(attributes, matched, obj, old, self._namespaces, self._authorizer)
         try:
-            fits = conditions_match(hook.conditions, inputs.bindings(), fail=not hook.fails_open)
+            fits = await conditions_match(hook.conditions, inputs.bindings(), fail=not hook.fails_open)
         except ConditionsFailed as error:
             kind = attributes.requested_kind
             raise forbidden(kind.group, kind.plural, attributes.told_name, str(error)) from error
