@@ -14,14 +14,17 @@ Spec: Kubernetes admission controllers, "What are they?"; "Dynamic Admission Con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.apiserver.user import API_SERVER, User
 from tiphys.store.interface import Operation
+
+if TYPE_CHECKING:
+    from tiphys.apiserver.cache import ResourceCache
 
 AdmissionOperation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
 
@@ -147,13 +150,22 @@ class Plugin:
 
 
 class Chain:
-    """Runs plugins in order."""
+    """Runs plugins in order. Those that see bodies are left out while they are not active: see `follow`."""
 
     def __init__(self, plugins: Sequence[Plugin] = ()) -> None:
         self._mutating = [p for p in plugins if type(p).mutate is not Plugin.mutate]
         self._validating = [p for p in plugins if type(p).validate is not Plugin.validate]
         self._seeing_bodies = [p for p in plugins if p.sees_bodies]
         self._chosen: dict[tuple[str, str, int], tuple[tuple[Plugin, ...], tuple[Plugin, ...]]] = {}
+
+    def follow(self, resources: Iterable[ResourceCache]) -> None:
+        """Ask plugins anew whether they are active after each change of these: webhook configurations, policies."""
+        for resource in resources:
+            resource.listeners.add(self._forget)
+            resource.on_reset.add(self._forget)
+
+    def _forget(self, *events: Any) -> None:
+        self._chosen.clear()
 
     def looks_at_bodies(self) -> bool:
         """Tell whether a request whose body is of another kind needs to be admitted with it."""
@@ -197,6 +209,8 @@ _ALL, _BUILT_IN, _SEEING_BODIES = 0, 1, 2
 
 def _is_asked(plugin: Plugin, resource: tuple[str, str], who: int) -> bool:
     if who != _ALL and plugin.sees_bodies != (who == _SEEING_BODIES):
+        return False
+    if plugin.sees_bodies and not plugin.is_active():
         return False
     return plugin.resources is None or resource in plugin.resources
 

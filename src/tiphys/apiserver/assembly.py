@@ -251,7 +251,7 @@ def _admission(
         return cache.resource(kinds.stored(kind).storage_prefix())
 
     namespaces = objects(core("namespaces"))
-    return Chain(
+    chain = Chain(
         [
             NamespaceLifecycle(namespaces),
             LimitRanger(objects(core("limitranges"))),
@@ -277,6 +277,8 @@ def _admission(
             ResourceQuota(objects(core("resourcequotas")), objects),
         ]
     )
+    chain.follow(objects(kind) for kind in kinds.all() if kind.group == "admissionregistration.k8s.io")
+    return chain
 
 
 def _address_objects(
