@@ -34,6 +34,7 @@ from tiphys.controllers.serviceaccount import rootca_controller, serviceaccount_
 from tiphys.controllers.servicecidr import service_cidr_controller
 from tiphys.controllers.shared import Controller, Deps, Shared
 from tiphys.controllers.statefulset import statefulset_controller
+from tiphys.controllers.storageversionmigration import storage_version_migration_controller
 from tiphys.controllers.tokensecret import token_secret_controller
 
 CONTROLLERS: Mapping[str, Callable[[Shared], Controller]] = {
@@ -63,8 +64,9 @@ CONTROLLERS: Mapping[str, Callable[[Shared], Controller]] = {
     "serviceaccount-token": token_secret_controller,
     "service-cidr": service_cidr_controller,
     "certificate-signing": certificate_controller,
+    "storage-version-migrator": storage_version_migration_controller,
 }
-SERVED_FROM = {"service-cidr": (1, 33)}
+SERVED_FROM = {"service-cidr": (1, 33), "storage-version-migrator": (1, 37)}
 """Controllers of kinds that older versions do not serve."""
 
 
