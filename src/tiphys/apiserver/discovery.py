@@ -44,6 +44,11 @@ def version_priority(version: str) -> tuple[int, int, int, str]:
     return (level, -int(match[1]), -int(match[3] or 0), version)
 
 
+def has_etag(told: str, etag: str) -> bool:
+    """Tell whether If-None-Match names an ETag: alone, in a list, as weak, or as any (RFC 9110, section 13.1.2)."""
+    return told == etag or any(each.strip().removeprefix("W/") in (etag, "*") for each in told.split(","))
+
+
 def storage_version_hash(group: str, version: str, kind: str) -> str:
     """Return the hash by which clients notice that a resource is stored in another version now."""
     digest = hashlib.sha256(f"{group}/{version}/{kind}".encode()).digest()
@@ -104,7 +109,9 @@ class Discovery:
         headers = [("ETag", document.etag)]
         if path in ("/api", "/apis"):
             headers.append(("Vary", "Accept"))
-        if request.headers.get("if-none-match", "") == document.etag:
+        if form:
+            headers.append(("Cache-Control", "public"))
+        if has_etag(request.headers.get("if-none-match", ""), document.etag):
             return Response(304, b"", document.content_type, headers)
         return Response(200, document.body, document.content_type, headers)
 

@@ -22,7 +22,7 @@ from tiphys.api.definitions import INT_OR_STRING, QUANTITY
 from tiphys.api.kind import Kind, Kinds
 from tiphys.apiserver.aggregation.aggregator import Aggregator
 from tiphys.apiserver.customopenapi import as_v2, custom_schemas
-from tiphys.apiserver.discovery import group_versions, version_info
+from tiphys.apiserver.discovery import group_versions, has_etag, version_info
 from tiphys.apiserver.openapipaths import resource_paths
 from tiphys.base.errors import method_not_allowed, path_not_found
 from tiphys.wire.message import JSON, Request, Response
@@ -113,7 +113,8 @@ class OpenApi:
         asked = request.param("hash")
         if asked and asked != entry.hash:
             location = f"/openapi/v3/{path}?hash={entry.hash}"
-            return Response(301, b"", JSON, [("Location", location)])
+            return Response(301, b"", JSON, [("Location", location), ("Vary", "Accept")])
+        # what is asked for by its hash never changes
         headers = [("Cache-Control", "public, immutable, max-age=31536000")] if asked else []
         return _respond(request, entry, headers)
 
@@ -239,7 +240,7 @@ def _respond(
 ) -> Response:
     etag = f'"{entry.hash}"'
     told = [("ETag", etag), ("Vary", "Accept"), *headers]
-    if request.headers.get("if-none-match", "") == etag:
+    if has_etag(request.headers.get("if-none-match", ""), etag):
         return Response(304, b"", content_type, told)
     return Response(200, entry.body, content_type, told)
 

@@ -17,10 +17,13 @@ from tiphys.apiserver.discovery import Discovery
 from tiphys.apiserver.health import ENDPOINTS, Health
 from tiphys.apiserver.openapi import OpenApi
 from tiphys.apiserver.pipeline import PathHandler, Paths
+from tiphys.apiserver.presenting import present
 from tiphys.apiserver.tokens import Tokens
 from tiphys.apiserver.user import User
 from tiphys.base.metrics import CONTENT_TYPE, Metrics
 from tiphys.wire.message import Answer, Request, Response
+
+_AN_HOUR = (("Cache-Control", "public, max-age=3600"),)
 
 
 def server_paths(
@@ -42,7 +45,7 @@ def server_paths(
         service = aggregator.find(request.path) if aggregator is not None else None
         if aggregator is not None and service is not None:
             return await aggregator.forward(request, user, service)
-        return discovery.answer(request)
+        return present(discovery.answer(request), request)
 
     making = asyncio.Lock()
 
@@ -62,10 +65,11 @@ def server_paths(
         return Response(200, metrics.format(), CONTENT_TYPE)
 
     async def jwks(request: Request, user: User) -> Answer:
-        return Response(200, tokens.jwks(), "application/jwk-set+json")
+        return Response(200, tokens.jwks(), "application/jwk-set+json", _AN_HOUR)
 
     async def issuer(request: Request, user: User) -> Answer:
-        return Response(200, tokens.discovery(f"https://{server_address}/openid/v1/jwks"))
+        body = tokens.discovery(f"https://{server_address}/openid/v1/jwks")
+        return Response(200, body, headers=_AN_HOUR)
 
     exact: dict[str, PathHandler] = {
         "/api": discover,

@@ -9,7 +9,7 @@ import pytest
 
 from tiphys.api.kind import Kind, Kinds
 from tiphys.api.kinds import builtin_kinds
-from tiphys.apiserver.discovery import Discovery, storage_version_hash, version_info, version_priority
+from tiphys.apiserver.discovery import Discovery, has_etag, storage_version_hash, version_info, version_priority
 from tiphys.base.errors import ApiError
 from tiphys.wire.message import Request
 
@@ -173,3 +173,18 @@ def test_the_version_can_be_parsed_by_clients() -> None:
     assert "emulationMajor" not in version_info((1, 30))
     server, _ = discovery()
     assert get(server, "/version") == info
+
+
+@pytest.mark.parametrize(
+    ("told", "matches"),
+    [('"A"', True), ('W/"A"', True), ('"B", "A"', True), ("*", True), ('"B"', False), ("", False), ("A", False)],
+)
+def test_etags_are_compared_as_clients_write_them(told: str, matches: bool) -> None:
+    assert has_etag(told, '"A"') is matches
+
+
+def test_groups_come_by_priority() -> None:
+    server, _ = discovery()
+    names = [group["name"] for group in get(server, "/apis")["groups"]]
+    in_order = ["discovery.k8s.io", "resource.k8s.io", "flowcontrol.apiserver.k8s.io", "storagemigration.k8s.io"]
+    assert [name for name in names if name in in_order] == in_order
