@@ -18,7 +18,7 @@ from tiphys.api.kind import JsonObject, Kind
 from tiphys.api.nesting import DEPTH_LIMIT, TOO_DEEP, is_too_deep
 from tiphys.api.schema import find_duplicate_fields
 from tiphys.apiserver.negotiation import PROTOBUF
-from tiphys.apiserver.yamlbody import BadYaml, load_yaml
+from tiphys.apiserver.yamlbody import BadYaml, load_yaml, repeated_keys
 from tiphys.base.errors import ApiError, Cause, bad_request, invalid, unsupported_media_type
 from tiphys.wire.message import Request
 
@@ -157,12 +157,12 @@ def go_type(value: Any) -> str:
 def decode_object(obj: JsonObject, kind: Kind, field_validation: str, raw: bytes | None, warnings: list[str]) -> None:
     """Check types and drop unknown fields of `obj` in place.
 
-    `raw` is the JSON text for finding duplicate fields, None where there is none (patches). Raises ApiError(400) for
+    `raw` is the text for finding duplicate fields, None where there is none (patches). Raises ApiError(400) for
     wrong types, and with Strict for unknown or duplicate fields; with Warn they are added to `warnings`.
     """
     duplicates: Sequence[str] = ()
-    if raw is not None and field_validation != "Ignore" and raw[:1] in b" \t\r\n{" and _may_repeat_fields(raw, obj):
-        duplicates = find_duplicate_fields(raw)
+    if raw and field_validation != "Ignore" and not raw.startswith(b"k8s\0") and _may_repeat_fields(raw, obj):
+        duplicates = _repeated_fields(raw)
     result = kind.schema.decode(obj)
     if result.type_errors:
         raise bad_request(
@@ -171,8 +171,22 @@ def decode_object(obj: JsonObject, kind: Kind, field_validation: str, raw: bytes
     if field_validation == "Ignore":
         return
     problems = [f'unknown field "{path}"' for path in result.unknown_fields[:STRICT_PROBLEMS]]
-    problems += [f'duplicate field "{path}"' for path in duplicates[: STRICT_PROBLEMS - len(problems)]]
+    problems += duplicates[: STRICT_PROBLEMS - len(problems)]
     report_fields(problems, kind, field_validation, warnings)
+
+
+def _repeated_fields(raw: bytes) -> list[str]:
+    """Return what upstream says of fields that are there twice: by path in JSON, by line in YAML."""
+    try:
+        return [f'duplicate field "{path}"' for path in find_duplicate_fields(raw)]
+    except orjson.JSONDecodeError:
+        lines = repeated_keys(raw)
+        return [yaml_errors(lines)] if lines else []
+
+
+def yaml_errors(lines: Sequence[str]) -> str:
+    """Return the errors of reading a YAML text as upstream's reader tells them."""
+    return "\n  ".join(["yaml: unmarshal errors:", *lines[:STRICT_PROBLEMS]])
 
 
 def _may_repeat_fields(raw: bytes, obj: JsonObject) -> bool:

@@ -23,6 +23,7 @@ _LIST_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta"
 _DESCRIBED = "io.k8s.api.core.v1.ConfigMap", "io.k8s.api.core.v1.ConfigMapList"
 """A kind and its list, whose descriptions of the common fields are those of all kinds."""
 _PRESERVE, _EMBEDDED = "x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource"
+_IDENTITY = "x-kubernetes-group-version-kind"
 _NOT_IN_V2 = ("allOf", "anyOf", "not", "nullable", "oneOf")
 _STRUCTURE = ("items", "properties", "additionalProperties")
 
@@ -33,7 +34,7 @@ def custom_schemas(kind: Kind, name: str, definitions: Definitions) -> dict[str,
     published = kind.published_schema or {"type": "object", _PRESERVE: True}
     schema = dict(_with_identity(published, common))
     schema["properties"] = {**(schema.get("properties") or {}), **common}
-    schema["x-kubernetes-group-version-kind"] = [_identity(kind, kind.kind)]
+    schema[_IDENTITY] = [_identity(kind, kind.kind)]
     if kind.selectable_fields:
         schema["x-kubernetes-selectable-fields"] = [{"fieldPath": path} for path in sorted(kind.selectable_fields)]
     listing = {
@@ -49,7 +50,7 @@ def custom_schemas(kind: Kind, name: str, definitions: Definitions) -> dict[str,
                 "items": {"$ref": _REFERENCE + name},
             },
         },
-        "x-kubernetes-group-version-kind": [_identity(kind, kind.list_kind)],
+        _IDENTITY: [_identity(kind, kind.list_kind)],
     }
     return {name: schema, f"{name}List": listing}
 
@@ -100,6 +101,8 @@ def as_v2(schema: Any) -> Any:
         return [as_v2(value) for value in schema]
     if not isinstance(schema, dict):
         return schema
+    if schema.get(_PRESERVE) and _IDENTITY in schema:
+        return {"type": "object", _IDENTITY: schema[_IDENTITY]}
     dropped = set(_NOT_IN_V2)
     if schema.get(_PRESERVE):
         dropped.update(_STRUCTURE)

@@ -16,10 +16,11 @@ from tiphys.api.causes import format_go, go_quote
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.api.patch import apply_json_patch, apply_merge_patch
 from tiphys.api.strategic import apply_strategic_patch
-from tiphys.apiserver.body import STRICT_PROBLEMS, check_kind, decode_object, media_type, parse_json, parse_yaml
+from tiphys.apiserver.body import STRICT_PROBLEMS, check_kind, media_type, parse_json, parse_yaml, yaml_errors
 from tiphys.apiserver.registry import Make, WriteContext
+from tiphys.apiserver.yamlbody import repeated_keys
 from tiphys.base.clock import Clock, format_time
-from tiphys.base.errors import Cause, bad_request, invalid, unsupported_media_type
+from tiphys.base.errors import ApiError, Cause, bad_request, invalid, unsupported_media_type
 from tiphys.wire.message import Request
 
 JSON_PATCH = "application/json-patch+json"
@@ -66,7 +67,8 @@ def make_apply(
             f"expected: {kind.api_version}"
         )
     check_kind(applied, kind)
-    decode_object(applied, kind, context.field_validation, None, context.warnings)
+    _check_repeated(request.body, context)
+    _check_declared(applied, kind)
     if (applied.get("metadata") or {}).get("managedFields"):
         raise bad_request("metadata.managedFields must be nil")
 
@@ -84,6 +86,33 @@ def make_apply(
         return merged
 
     return applied, make
+
+
+def _check_repeated(body: bytes, context: WriteContext) -> None:
+    """Refuse, or warn of, keys that the text of an applied configuration has twice."""
+    lines = repeated_keys(body) if context.field_validation != "Ignore" else []
+    if not lines:
+        return
+    text = f"error converting YAML to JSON: {yaml_errors(lines)}"
+    if context.field_validation == "Strict":
+        raise bad_request(f"error strict decoding YAML: {text}")
+    context.warnings.append(" ".join(text.split()))
+
+
+def _check_declared(applied: JsonObject, kind: Kind) -> None:
+    """Refuse an applied configuration with fields that the schema does not have: nobody could own them."""
+    decoded = kind.schema.decode(applied)
+    if decoded.type_errors:
+        detail = f"cannot be handled as a {kind.kind}: {decoded.type_errors[0]}"
+        raise bad_request(f'{kind.kind} in version "{kind.version}" {detail}')
+    if not decoded.unknown_fields:
+        return
+    metadata = applied.get("metadata") or {}
+    name = "/".join(filter(None, (metadata.get("namespace"), metadata.get("name"))))
+    problems = [f".{path}: field not declared in schema" for path in decoded.unknown_fields[:STRICT_PROBLEMS]]
+    told = problems[0] if len(problems) == 1 else "\n  ".join(["errors:", *problems])
+    told = f"failed to create typed patch object ({name}; {kind.group}/{kind.version}, Kind={kind.kind}): {told}"
+    raise ApiError(500, "", told)
 
 
 def _object_patch(request: Request) -> dict[str, Any]:

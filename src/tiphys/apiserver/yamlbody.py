@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from tiphys.api.causes import go_quote
 from tiphys.api.nesting import DEPTH_LIMIT, TOO_DEEP
 
 EXPANDED_LIMIT_BYTES = 3 * 1024 * 1024
@@ -68,3 +69,41 @@ def _check_events(events: Any, yaml: Any) -> None:
                 anchors[anchor] = size - before
         if size > EXPANDED_LIMIT_BYTES:
             raise BadYaml("document contains excessive aliasing")
+
+
+def repeated_keys(body: bytes) -> list[str]:
+    """Return `line 11: key "foo" already set in map` for each key of a loadable YAML text that is there again."""
+    import yaml
+
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    found: list[str] = []
+    open_nodes: list[_Open] = []
+    for event in yaml.parse(body, Loader=loader):
+        if isinstance(event, yaml.CollectionEndEvent):
+            open_nodes.pop()
+        elif isinstance(event, yaml.NodeEvent):
+            around = open_nodes[-1] if open_nodes else None
+            text = event.value if isinstance(event, yaml.ScalarEvent) else None
+            if around is not None and around.repeats(text) and event.start_mark is not None:
+                found.append(f"line {event.start_mark.line + 1}: key {go_quote(text or '')} already set in map")
+            if isinstance(event, yaml.CollectionStartEvent):
+                open_nodes.append(_Open(isinstance(event, yaml.MappingStartEvent)))
+    return found
+
+
+class _Open:
+    """A collection whose end is not reached: its keys, if it is a mapping, and whether the next node is one."""
+
+    def __init__(self, mapping: bool) -> None:
+        self._keys: set[str] = set()
+        self._mapping = mapping
+        self._key_next = mapping
+
+    def repeats(self, text: str | None) -> bool:
+        """Take the next node below, None for one that is no scalar; tell whether it is a key for the second time."""
+        is_key, self._key_next = self._key_next, self._mapping and not self._key_next
+        if not is_key or text is None:
+            return False
+        known = text in self._keys
+        self._keys.add(text)
+        return known

@@ -243,3 +243,86 @@ async def test_the_definition_of_a_definition_is_read_to_its_depth() -> None:
         status, answer = await server.call("POST", f"{DEFINITIONS}?fieldValidation=Strict", crd)
         assert status == 400
         assert 'properties.list.items.colour"' in answer["message"]
+
+
+APPLY = "application/apply-patch+yaml"
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("{head}\nunknownField: unknown", ".unknownField: field not declared in schema"),
+        ("{head}\n  unknownMeta: unknown", ".metadata.unknownMeta: field not declared in schema"),
+        (
+            "{head}\nspec:\n  template:\n    kind: Sub\n    metadata:\n      unknownSubMeta: x",
+            ".spec.template.metadata.unknownSubMeta: field not declared in schema",
+        ),
+        ("{head}\nspec:\n  foo: foo1\n  foo: foo2", 'line 8: key "foo" already set in map'),
+    ],
+)
+async def test_applied_configurations_have_only_declared_fields_and_each_once(body: str, told: str) -> None:
+    template = {
+        "type": "object",
+        "x-kubernetes-embedded-resource": True,
+        "properties": {"spec": {"type": "object"}},
+    }
+    schema = spec_schema(foo={"type": "string"}, template=template)
+    head = f"\napiVersion: {GROUP}/v1\nkind: Cart\nmetadata:\n  name: a"
+    async with running_server() as server:
+        await served(server, definition(version(schema=schema)))
+        path = f"{CARTS}/a?fieldManager=m&fieldValidation=Strict"
+        status, answer = await server.call("PATCH", path, body.format(head=head).encode(), content_type=APPLY)
+        assert status in (400, 500) and told in answer["message"]
+
+
+async def test_a_yaml_text_that_repeats_a_key_is_told_by_line() -> None:
+    text = f"\napiVersion: {GROUP}/v1\nkind: Cart\nmetadata: {{name: a}}\nfoo: 1\nfoo: 2\n".encode()
+    async with running_server() as server:
+        await served(server, definition())
+        strict = f"{CARTS}?fieldValidation=Strict"
+        status, answer = await server.call("POST", strict, text, content_type="application/yaml")
+        assert status == 400 and 'yaml: unmarshal errors:\n  line 6: key "foo" already set in map' in answer["message"]
+        status, _ = await server.call("POST", CARTS, text, content_type="application/yaml")
+        assert status == 201
+
+
+async def test_a_kind_that_takes_anything_is_published_as_an_object() -> None:
+    async with running_server() as server:
+        await served(server, definition())
+        _, document = await server.call("GET", "/openapi/v2")
+        published = document["definitions"]["com.example.shop.v1.Cart"]
+        assert set(published) == {"type", "x-kubernetes-group-version-kind"}
+        _, document = await server.call("GET", f"/openapi/v3/apis/{GROUP}/v1")
+        assert "metadata" in document["components"]["schemas"]["com.example.shop.v1.Cart"]["properties"]
+
+
+async def test_stored_objects_get_the_defaults_of_today() -> None:
+    schema: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}}
+    async with running_server() as server:
+        await served(server, definition(version(schema=schema)))
+        await server.made(CARTS, cart("one"))
+        patch = [{"op": "add", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/a/default", "value": "A"}]
+        json_patch = "application/json-patch+json"
+        status, answer = await server.call("PATCH", f"{DEFINITIONS}/{NAME}", patch, content_type=json_patch)
+        assert status == 200, answer
+        assert (await server.named(f"{CARTS}/one"))["a"] == "A"
+        assert (await server.made(CARTS, cart("two")))["a"] == "A"
+        patch = [
+            {"op": "remove", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/a/default"},
+            {"op": "add", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/b/default", "value": "B"},
+        ]
+        await server.call("PATCH", f"{DEFINITIONS}/{NAME}", patch, content_type=json_patch)
+        two = await server.named(f"{CARTS}/two")
+        assert (two["a"], two["b"]) == ("A", "B")
+
+
+async def test_the_status_of_a_definition_is_written_by_itself() -> None:
+    async with running_server() as server:
+        crd = await served(server, definition())
+        crd["status"]["conditions"].append({"type": "", "status": "", "message": "updated"})
+        status, answer = await server.call("PUT", f"{DEFINITIONS}/{NAME}/status", crd)
+        assert status == 200 and answer["status"]["conditions"][-1]["message"] == "updated"
+        patch = [{"op": "add", "path": "/status/conditions", "value": [{"message": "patched"}]}]
+        path, json_patch = f"{DEFINITIONS}/{NAME}/status", "application/json-patch+json"
+        status, answer = await server.call("PATCH", path, patch, content_type=json_patch)
+        assert status == 200 and answer["status"]["conditions"][0]["message"] == "patched"
