@@ -152,7 +152,7 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
         ("pods", "binding"): handle_binding,
         ("pods", "eviction"): handle_eviction,
         ("serviceaccounts", "token"): token_handler(tokens, audiences),
-        **admitting_connections(kubelet_handlers(config.dialer)),
+        **admitting_connections(kubelet_handlers(config.dialer, authorizer)),
     }
     virtual = {**review_handlers(authenticator, authorizer, rbac, audiences), ("", "bindings"): handle_binding}
     aggregator = Aggregator(registry, config.front_proxy)

@@ -99,14 +99,15 @@ class Front:
 
 @asynccontextmanager
 async def front() -> AsyncIterator[Front]:
-    """An API server over plain HTTP whose every client is an administrator, and an echo backend."""
+    """An API server over plain HTTP whose clients are whom they say in X-Test-User, or administrators, and a backend."""
     store = MemoryStore()
     await store.start()
     dialer = KubeletDialer(None)
     assembled = await assemble(ApiServerConfig(dialer=dialer), store, ManualClock(), Randomness(1))
 
     async def handle(request: Request) -> Answer:
-        request.peer = ADMIN
+        name = request.headers.get("x-test-user")
+        request.peer = Peer("127.0.0.1", name) if name else ADMIN
         return await assembled.handle(request)
 
     server, backend = HttpServer(handle), HttpServer(echo)

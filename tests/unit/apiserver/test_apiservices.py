@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from assembled_server import Server, running_server
 
+from tiphys.api.kinds import builtin_kinds
 from tiphys.apiserver.aggregation.apiservices import ApiService, ServiceReference
 from tiphys.apiserver.aggregation.availability import Finding, judge, with_condition
 from tiphys.apiserver.aggregation.local import ALWAYS, ON_START, Wanted, plan_local, wanted_services
+from tiphys.apiserver.aggregation.priorities import builtin_priorities
 from tiphys.store.memory import MemoryStore
 
 PATH = "/apis/apiregistration.k8s.io/v1/apiservices"
@@ -226,3 +228,9 @@ async def test_validation(server: Server) -> None:
         status, answer = await server.call("POST", PATH, body)
         assert status == 422, answer
         assert answer["message"] == f'APIService.apiregistration.k8s.io "{name}" is invalid: {message}'
+
+
+@pytest.mark.parametrize("minor", range(25, 38))
+def test_every_version_that_upstream_serves_has_its_place(minor: int) -> None:
+    served = {(kind.group, kind.version) for kind in builtin_kinds((1, minor)) if kind.plural}
+    assert served - set(builtin_priorities()) == {("apiregistration.k8s.io", "v1")}

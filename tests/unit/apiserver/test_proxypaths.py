@@ -171,6 +171,28 @@ async def test_containers_must_be_named_where_there_are_several(server: Front) -
     assert (await server.ask("GET", f"{PODS}/two/log?container=a"))[0::2] == (200, b""), "not scheduled: no log yet"
 
 
+async def test_a_session_by_get_takes_the_permission_to_create_one(server: Front) -> None:
+    await server.pod("web")
+    roles = "/apis/rbac.authorization.k8s.io/v1"
+    for name, verbs in (("looker", ["get"]), ("maker", ["get", "create"])):
+        rule = {"apiGroups": [""], "resources": ["pods/exec", "pods/attach", "pods/portforward"], "verbs": verbs}
+        await server.make(f"{roles}/clusterroles", {"metadata": {"name": name}, "rules": [rule]})
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+        subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}
+        binding = {"metadata": {"name": name}, "roleRef": reference, "subjects": [subject]}
+        await server.make(f"{roles}/clusterrolebindings", binding)
+    for what in ("exec?command=ls", "attach", "portforward?ports=80"):
+        status, _, answer = await server.ask("GET", f"{PODS}/web/{what}", X_Test_User="looker")
+        resource = f"pods/{what.partition('?')[0]}"
+        assert (status, answer["message"]) == (
+            403,
+            f'pods "web" is forbidden: User "looker" cannot create resource "{resource}" in API group "" '
+            'in the namespace "default"',
+        )
+        status, _, answer = await server.ask("GET", f"{PODS}/web/{what}", X_Test_User="maker")
+        assert (status, answer["message"]) == (400, "pod web does not have a host assigned")
+
+
 LINKS = Links("/proxy", "api:443", "10.0.0.1:80")
 
 

@@ -164,32 +164,6 @@ BODIES = (
 )
 """Kinds that are only bodies of subresources: (group, version, kind)."""
 
-GROUP_ORDER = (
-    "",
-    "apiregistration.k8s.io",
-    "apps",
-    "events.k8s.io",
-    "authentication.k8s.io",
-    "authorization.k8s.io",
-    "autoscaling",
-    "batch",
-    "certificates.k8s.io",
-    "networking.k8s.io",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "scheduling.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-    "discovery.k8s.io",
-    "flowcontrol.apiserver.k8s.io",
-    "resource.k8s.io",
-    "storagemigration.k8s.io",
-)
-"""The order in which discovery tells built-in groups; others follow by name. Clients prefer earlier groups."""
-
 VERBS = {
     "*": ALL_VERBS,
     "single": tuple(verb for verb in ALL_VERBS if verb != "deletecollection"),

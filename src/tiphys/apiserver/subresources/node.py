@@ -3,7 +3,8 @@
 Each request is checked against the stored pod and turned into a path of its node's kubelet; kubelets.py sends it there.
 The proxy paths are beside, in proxy.py.
 
-Spec: Kubernetes API reference, Pod v1 core (read log; connect exec, attach, portforward).
+Spec: Kubernetes API reference, Pod v1 core (read log; connect exec, attach, portforward); KEP-4006 (permission of
+sessions over WebSockets).
 """
 
 from __future__ import annotations
@@ -11,18 +12,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
+import msgspec
+
 from tiphys.api.kind import JsonObject
 from tiphys.apiserver.kubelets import KubeletDialer
+from tiphys.apiserver.pipeline import Authorizer, denial
 from tiphys.apiserver.resources import Call, SubresourceHandler, require
 from tiphys.apiserver.subresources.log import is_set, log_query
 from tiphys.apiserver.subresources.proxy import proxy_handlers
 from tiphys.base.errors import bad_request, internal, method_not_allowed, service_unavailable
 from tiphys.wire.message import Answer, Response
 
+CREATE_FROM = (1, 35)
+"""Kubernetes version from which `get` alone is not enough for a session over a WebSocket."""
 _STREAM_OPTIONS = (("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty"))
 
 
-def kubelet_handlers(dialer: KubeletDialer | None) -> Mapping[tuple[str, str], SubresourceHandler]:
+def kubelet_handlers(
+    dialer: KubeletDialer | None, authorizer: Authorizer
+) -> Mapping[tuple[str, str], SubresourceHandler]:
     """Return the handlers, by (resource, subresource). Without a dialer each refuses."""
 
     def dial() -> KubeletDialer:
@@ -45,6 +53,7 @@ def kubelet_handlers(dialer: KubeletDialer | None) -> Mapping[tuple[str, str], S
         return await dial().text(call.request, kubelet, _path("containerLogs", pod, container, query))
 
     async def stream(call: Call) -> Answer:
+        _check_may_create(call, authorizer)
         pod, request = require(call, call.info.namespace), call.request
         container = container_of(pod, request.param("container"))
         query: list[tuple[str, str]] = [("command", c) for c in request.query.get("command", ())]
@@ -54,6 +63,7 @@ def kubelet_handlers(dialer: KubeletDialer | None) -> Mapping[tuple[str, str], S
         return await dial().session(request, dial().kubelet(node), path)
 
     async def portforward(call: Call) -> Answer:
+        _check_may_create(call, authorizer)
         pod = require(call, call.info.namespace)
         node = _require_node(call, pod)
         ports = [("port", port) for port in call.request.query.get("ports", ())]
@@ -66,6 +76,16 @@ def kubelet_handlers(dialer: KubeletDialer | None) -> Mapping[tuple[str, str], S
         ("pods", "portforward"): portforward,
         **proxy_handlers(dial),
     }
+
+
+def _check_may_create(call: Call, authorizer: Authorizer) -> None:
+    """A session that begins with a GET, as WebSockets do, takes the permission to create one as well."""
+    if call.info.verb == "create" or call.registry.kinds.kubernetes_version < CREATE_FROM:
+        return
+    info = msgspec.structs.replace(call.info, verb="create")
+    decision = authorizer.authorize(call.user, info)
+    if not decision.allowed:
+        raise denial(call.user, info, decision.reason)
 
 
 def _path(what: str, pod: JsonObject, container: str, query: list[tuple[str, str]]) -> str:
