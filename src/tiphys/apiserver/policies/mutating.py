@@ -127,22 +127,21 @@ class MutatingDispatcher:
 
     async def _inputs(self, attributes: Attributes, invocation: Invocation[MutatingPolicy]) -> Inputs:
         obj, old = await shown(attributes, invocation.matched, self._convert)
-        name = "" if attributes.name_is_generated else None
-        return Inputs(attributes, invocation.matched, obj, old, self._namespaces, self._authorizer, name)
+        return Inputs(attributes, invocation.matched, obj, old, self._namespaces, self._authorizer, mutating=True)
 
     async def _mutate(
         self, attributes: Attributes, invocation: Invocation[MutatingPolicy], mutation: Mutation, inputs: Inputs
     ) -> JsonObject:
         """Return the object after one mutation, in the version that the policy matched."""
-        bindings = inputs.bindings(invocation.params)
-        evaluation = Evaluation(bindings, invocation.policy.compiled.variables, POLICY_LIMIT)
+        evaluation = Evaluation(inputs.bindings(invocation.params), invocation.policy.compiled.variables, POLICY_LIMIT)
         value, error = await evaluation.evaluate(mutation.expression)
         if error:
             raise PatchFailed(error)
         if POLICY_LIMIT - evaluation.left > QUICK_LIMIT:
             await asyncio.sleep(0)
         patch = json_patch if mutation.patch_type == "JSONPatch" else apply_configuration
-        return patch(self._kind_of_object(attributes, invocation.matched), bindings["object"], value)
+        assert inputs.base is not None, "only objects are mutated"
+        return patch(self._kind_of_object(attributes, invocation.matched), inputs.base, value)
 
     def _kind_of_object(self, attributes: Attributes, matched: Kind) -> Kind:
         """Return the kind of what is changed, whose schema says how. Raises ApiError(503)."""

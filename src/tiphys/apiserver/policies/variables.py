@@ -23,6 +23,7 @@ from tiphys.apiserver.pipeline import Authorizer
 from tiphys.apiserver.requestinfo import RequestInfo
 from tiphys.apiserver.rulematching import is_namespace, namespace_of
 from tiphys.apiserver.user import User, service_account_user
+from tiphys.apiserver.webhooks.review import shown_object
 from tiphys.base.errors import not_found
 
 ANSWER_S = 10.0
@@ -40,14 +41,16 @@ class Inputs:
         old: JsonObject | None,
         namespaces: ResourceCache,
         authorizer: Authorizer,
-        name: str | None = None,
+        *,
+        mutating: bool = False,
     ) -> None:
-        """`name` is what `request.name` tells, None for `Attributes.told_name`."""
+        self.base = obj
+        """The object itself; expressions see it without what it gets only when it is stored."""
         ask = _asker(authorizer, attributes.user)
         self._bindings: dict[str, Any] = {
-            "object": obj,
-            "oldObject": old,
-            "request": request_value(attributes, matched, name),
+            "object": shown_object(obj, attributes, mutating=mutating, is_old=False),
+            "oldObject": shown_object(old, attributes, mutating=mutating, is_old=True),
+            "request": request_value(attributes, matched, mutating=mutating),
             "namespaceObject": namespace_value(attributes, namespaces),
             "authorizer": AuthorizerValue(ask),
             "authorizer.requestResource": request_resource(ask, _own_question(attributes)),
@@ -58,8 +61,8 @@ class Inputs:
         return {**self._bindings, "params": params}
 
 
-def request_value(attributes: Attributes, matched: Kind, name: str | None = None) -> JsonObject:
-    """Return the variable `request`. `name` None tells `Attributes.told_name`."""
+def request_value(attributes: Attributes, matched: Kind, *, mutating: bool = False) -> JsonObject:
+    """Return the variable `request`. While the object may still be changed, a generated name is not told."""
     requested, body = attributes.requested_kind, attributes.body
     request: JsonObject = {
         "kind": _kind(matched) if body is None else body._asdict(),
@@ -71,14 +74,13 @@ def request_value(attributes: Attributes, matched: Kind, name: str | None = None
         "dryRun": attributes.dry_run,
         "options": attributes.options or None,
     }
-    for name, value in (
-        ("subResource", attributes.subresource),
-        ("requestSubResource", attributes.subresource),
-        ("name", attributes.told_name),
-        ("namespace", namespace_of(attributes)),
-    ):
-        if value:
-            request[name] = value
+    told = {
+        "subResource": attributes.subresource,
+        "requestSubResource": attributes.subresource,
+        "name": "" if mutating and attributes.name_is_generated else attributes.told_name,
+        "namespace": namespace_of(attributes),
+    }
+    request.update((field, text) for field, text in told.items() if text)
     return request
 
 
