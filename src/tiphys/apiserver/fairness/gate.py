@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 
 import orjson
 
+from tiphys.api import fairnessobjects as objects
 from tiphys.apiserver.cache import ResourceCache
 from tiphys.apiserver.cached import CachedEvent
-from tiphys.apiserver.fairness import objects
 from tiphys.apiserver.fairness.levels import WAIT_LIMIT_S, Level
 from tiphys.apiserver.fairness.matching import Schema, find, order, parse_schema
 from tiphys.apiserver.fairness.queues import Waiting, flow_hash

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,15 +21,8 @@ from tiphys.apiserver.fairness.matching import Schema
 from tiphys.apiserver.requestinfo import RequestInfo
 
 HASH_BITS = 64
-ENTROPY_BITS = 60
-"""More than these would leave a hash of 64 bits with a noticeable bias."""
 GUESSED_S = 0.003
 """How long a request is taken to last until it has ended."""
-
-
-def required_entropy_bits(queues: int, hand_size: int) -> int:
-    """Return how many bits of a hash the hands of this many queues need."""
-    return math.ceil(math.log2(queues) * hand_size) if queues > 1 else 0
 
 
 def flow_hash(schema: str, distinguisher: str) -> int:

@@ -15,10 +15,10 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
+from tiphys.api.fairnessobjects import AUTOUPDATE, EXEMPT, GROUP, LEVELS, MANDATORY, SCHEMAS
 from tiphys.api.kind import JsonObject, Kind, Kinds
 from tiphys.apiserver.deletion import DeleteOptions
 from tiphys.apiserver.fairness.gate import Gate
-from tiphys.apiserver.fairness.objects import AUTOUPDATE, EXEMPT, GROUP, LEVELS, MANDATORY, SCHEMAS
 from tiphys.apiserver.registry import Registry, WriteContext, take_status
 from tiphys.apiserver.user import MASTERS, User
 from tiphys.base.errors import ApiError

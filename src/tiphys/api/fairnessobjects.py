@@ -1,7 +1,7 @@
 """The FlowSchemas and PriorityLevelConfigurations that every cluster has: a table.
 
 Mandatory ones (`exempt`, `catch-all`) are always as they are here; suggested ones are kept so unless their annotation
-says otherwise (upkeep.py). Objects are made in the newest version; older ones are converted when they are written.
+says otherwise (apiserver/fairness/upkeep.py). Objects are made in the newest version; older ones are converted when they are written.
 
 Spec: Kubernetes documentation, "API Priority and Fairness: Defaults"; names and numbers are those that users find.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tiphys.api.kind import JsonObject
-from tiphys.apiserver.user import AUTHENTICATED, MASTERS, NODES, UNAUTHENTICATED
 
 GROUP = "flowcontrol.apiserver.k8s.io"
 AUTOUPDATE = "apf.kubernetes.io/autoupdate-spec"
@@ -19,6 +18,8 @@ EXEMPT = "exempt"
 CATCH_ALL = "catch-all"
 MANDATORY = frozenset({EXEMPT, CATCH_ALL})
 
+MASTERS, NODES = "system:masters", "system:nodes"
+AUTHENTICATED, UNAUTHENTICATED = "system:authenticated", "system:unauthenticated"
 _CONTROLLERS, _SCHEDULER = "system:kube-controller-manager", "system:kube-scheduler"
 _LEASING = ["get", "create", "update"]
 _EVERYBODY = (UNAUTHENTICATED, AUTHENTICATED)
