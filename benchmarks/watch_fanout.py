@@ -5,7 +5,7 @@ Two ways of writing: `single`, where the writer waits until every watcher has an
 events delivered, CPU microseconds each, time from the write's start until a watcher has its event. The watchers'
 own CPU is not counted, but they share the machine.
 
-Run: python benchmarks/watch_fanout.py [--watchers 1000] [--events 60]
+Run: python benchmarks/watch_fanout.py [--watchers 1000] [--events 60] [--accept TYPE]
      python benchmarks/watch_fanout.py --url https://127.0.0.1:6443 --token T --pids apiserver=123
 """
 
@@ -30,7 +30,8 @@ COLLECTION = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
 WRITERS = 32
 """Connections that write at once in a burst."""
 PATIENCE_S = 60.0
-_SENT = re.compile(rb'"sent":"(\d+)"')
+_SENT = re.compile(rb'sent(?:":"|\x12.)(\d+)(?=\D)', re.DOTALL)
+"""The time in an event, in JSON or in protobuf."""
 _TAIL_BYTES = 40
 
 
@@ -124,12 +125,12 @@ def _common_headers(target: Target) -> str:
     return f"Host: {urlsplit(target.url).netloc}\r\nAuthorization: Bearer {target.token}\r\nUser-Agent: bench\r\n"
 
 
-async def open_watches(target: Target, count: int, tally: Tally, revision: str) -> None:
+async def open_watches(target: Target, count: int, tally: Tally, revision: str, accept: str) -> None:
     parts = urlsplit(target.url)
     context = insecure()
     request = (
         f"GET {COLLECTION}?watch=1&resourceVersion={revision}&allowWatchBookmarks=true HTTP/1.1\r\n"
-        f"{_common_headers(target)}\r\n"
+        f"{_common_headers(target)}Accept: {accept}\r\n\r\n"
     ).encode()
     loop = asyncio.get_running_loop()
     gate = asyncio.Semaphore(32)
@@ -144,13 +145,13 @@ async def open_watches(target: Target, count: int, tally: Tally, revision: str) 
     await asyncio.gather(*(one() for _ in range(count)))
 
 
-async def run(target: Target, watchers: int, events: int) -> None:
+async def run(target: Target, watchers: int, events: int, accept: str) -> None:
     target.call("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
     for number in range(WRITERS):
         target.call("POST", COLLECTION, {"metadata": {"name": f"w-{number}"}, "data": {"key": "y" * 200}})
     revision = target.call("GET", COLLECTION)["metadata"]["resourceVersion"]
     tally = Tally()
-    await open_watches(target, watchers, tally, revision)
+    await open_watches(target, watchers, tally, revision, accept)
     writers = [Writer(target, f"w-{number}") for number in range(WRITERS)]
     for writer in writers:
         await writer.open()
@@ -168,7 +169,7 @@ async def run(target: Target, watchers: int, events: int) -> None:
                 await asyncio.gather(*(writer.write() for writer in writers))
                 await tally.until_all()
         used_s, took_s = _cpu_s(target) - used_s, time.perf_counter() - started_s
-        report(mode, watchers, tally.delivered - delivered, used_s, took_s, sorted(tally.latencies_ms))
+        report(f"{mode} {accept}", watchers, tally.delivered - delivered, used_s, took_s, sorted(tally.latencies_ms))
     target.call("DELETE", f"/api/v1/namespaces/{NAMESPACE}")
 
 
@@ -198,6 +199,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_target_options(options)
     options.add_argument("--watchers", type=int, default=1000)
+    options.add_argument("--accept", default="application/json", help="media type of the watches")
     options.add_argument("--events", type=int, default=60, help="writes one at a time; four times as many in bursts")
     arguments = options.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -205,7 +207,7 @@ def main() -> None:
     with open_target(arguments) as target:
         if "apiserver" in target.pids:
             target.pids = {"apiserver": target.pids["apiserver"]}
-        uvloop.run(run(target, arguments.watchers, arguments.events))
+        uvloop.run(run(target, arguments.watchers, arguments.events, arguments.accept))
 
 
 if __name__ == "__main__":

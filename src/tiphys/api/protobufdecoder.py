@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -80,13 +81,17 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
+_TEXT, _SINGLE, _LIST, _MAP, _INLINE, _PACKED = range(6)
+
+
 class _Place(NamedTuple):
     """How a field is read, by its key (number and wire type)."""
 
-    field: Field
+    form: int
+    name: str
     read: Read
-    drops_zero: bool
-    packed: bool = False
+    keeps_zero: bool
+    """JSON tells it though it is zero."""
 
 
 class _Readers(dict[str, Read]):
@@ -107,64 +112,93 @@ _readers = _Readers()
 
 
 def _message_reader(fields: tuple[Field, ...]) -> Read:
-    places: dict[int, _Place] = {}
-    for field in fields:
-        wire = {"i": _VARINT, "o": _VARINT, "d": _FIXED64}.get(field.kind, _BYTES)
-        drops = not (field.pointer or field.shown or field.repeated or field.mapped) and len(field.kind) == 1
-        read = _map_entry(field.kind) if field.mapped else _value_reader(field.kind)
-        places[field.number << 3 | wire] = _Place(field, read, drops)
-        if field.repeated and wire == _VARINT:
-            places[field.number << 3 | _BYTES] = _Place(field, read, False, packed=True)
+    """Return the function of a message. It is long for speed: a field costs one turn of its loop and no calls but one."""
+    places = {key: place for field in fields for key, place in _places(field)}
     names = {field.number: field.name for field in fields}
+    find = places.get
 
     def read_message(data: bytes, at: int, end: int, depth: int) -> dict[str, Any]:
         if depth > DEPTH_LIMIT:
             raise ValueError("messages are nested too deeply")
         result: dict[str, Any] = {}
         while at < end:
-            key, at = read_varint(data, at)
-            place = places.get(key)
+            key = data[at]
+            at += 1
+            if key >= 0x80:
+                key, at = read_varint(data, at - 1)
+            place = find(key)
+            if key & 7 == _BYTES:
+                size = data[at]
+                at += 1
+                if size >= 0x80:
+                    size, at = read_varint(data, at - 1)
+                begin = at
+                at += size
+                if at > end:
+                    raise ValueError(_CUT_OFF)
+            else:
+                begin, at = at, _skip(data, at, end, key)
             if place is None:
                 if key >> 3 in names:
                     raise ValueError(f"proto: wrong wireType = {key & 7} for field {names[key >> 3]}")
-                at = _skip(data, at, end, key)
-            elif key & 7 == _BYTES:
-                begin, at = read_size(data, at, end)
-                _put(result, place, data, begin, at, depth)
+                continue
+            form, name, read, keeps_zero = place
+            if form == _TEXT:
+                if begin < at or keeps_zero:
+                    result[name] = data[begin:at].decode()
+            elif form == _SINGLE:
+                value = read(data, begin, at, depth + 1)
+                if value or (keeps_zero and value is not None):
+                    result[name] = value
             else:
-                begin, at = at, _skip(data, at, end, key)
                 _put(result, place, data, begin, at, depth)
         return result
 
     return read_message
 
 
-def _put(result: dict[str, Any], place: _Place, data: bytes, begin: int, end: int, depth: int) -> None:
-    """Read one field and put it where it belongs."""
-    field, read, drops_zero, packed = place
+def _places(field: Field) -> Iterator[tuple[int, _Place]]:
+    """Yield (key, place) of a field."""
+    wire = {"i": _VARINT, "o": _VARINT, "d": _FIXED64}.get(field.kind, _BYTES)
+    keeps_zero = field.pointer or field.shown or len(field.kind) > 1
+    form = _TEXT if field.kind == "s" else _SINGLE
+    read = _value_reader(field.kind)
     if field.mapped:
+        form, read = _MAP, _map_entry(field.kind)
+    elif field.repeated:
+        form = _LIST
+        if wire == _VARINT:
+            yield field.number << 3 | _BYTES, _Place(_PACKED, field.name, read, True)
+    elif field.inline:
+        form = _INLINE
+    yield field.number << 3 | wire, _Place(form, field.name, read, keeps_zero)
+
+
+def _put(result: dict[str, Any], place: _Place, data: bytes, begin: int, end: int, depth: int) -> None:
+    """Read one field that may come several times, or whose fields are those of the outer message."""
+    form, name, read, _ = place
+    if form == _INLINE:
+        result.update(read(data, begin, end, depth + 1))
+    elif form == _MAP:
         key, value = read(data, begin, end, depth)
-        result.setdefault(field.name, {})[key] = value
-    elif packed:
+        result.setdefault(name, {})[key] = value
+    elif form == _LIST:
+        result.setdefault(name, []).append(read(data, begin, end, depth + 1))
+    else:
+        values = result.setdefault(name, [])
         while begin < end:
             stop = _skip(data, begin, end, _VARINT)
-            result.setdefault(field.name, []).append(read(data, begin, stop, depth))
+            values.append(read(data, begin, stop, depth))
             begin = stop
-    elif field.repeated:
-        result.setdefault(field.name, []).append(read(data, begin, end, depth))
-    elif field.inline:
-        result.update(read(data, begin, end, depth + 1))
-    else:
-        value = read(data, begin, end, depth + 1)
-        if value or not (value is None or drops_zero):
-            result[field.name] = value
 
 
 def _skip(data: bytes, at: int, end: int, key: int) -> int:
     """Return where a value ends of which nothing is known but its key. Raises ValueError."""
     wire = key & 7
     if wire == _VARINT:
-        at = read_varint(data, at)[1]
+        while data[at] >= 0x80:
+            at += 1
+        at += 1
     elif wire == _BYTES:
         at = read_size(data, at, end)[1]
     elif wire in (_FIXED64, _FIXED32):
@@ -180,8 +214,9 @@ def _skip(data: bytes, at: int, end: int, key: int) -> int:
 
 
 def _value_reader(kind: str) -> Read:
-    if kind in _SCALARS:
-        return _SCALARS[kind]
+    special = _SCALARS.get(kind) or _SPECIAL.get(kind)
+    if special is not None:
+        return special
     return lambda data, at, end, depth: _readers[kind](data, at, end, depth)
 
 
@@ -194,7 +229,8 @@ def _bytes(data: bytes, at: int, end: int, depth: int) -> str:
 
 
 def _integer(data: bytes, at: int, end: int, depth: int) -> int:
-    return _signed(read_varint(data, at)[0])
+    value = data[at]
+    return value if value < 0x80 else _signed(read_varint(data, at)[0])
 
 
 def _boolean(data: bytes, at: int, end: int, depth: int) -> bool:
@@ -219,7 +255,7 @@ def _map_entry(kind: str) -> Read:
             begin, at = read_size(data, at, end) if tag & 7 == _BYTES else (at, _skip(data, at, end, tag))
             if tag == 0x0A:
                 key = data[begin:at].decode()
-            elif tag >> 3 == 2:
+            elif tag == 0x12:
                 value = read_value(data, begin, at, depth + 1)
         return key, value
 
@@ -239,7 +275,7 @@ def _parts(data: bytes, at: int, end: int) -> list[tuple[int, int | bytes]]:
             found.append((key >> 3, data[begin:at]))
         else:
             begin, at = at, _skip(data, at, end, key)
-            found.append((key >> 3, _signed(read_varint(data, begin)[0]) if key & 7 == _VARINT else 0))
+            found.append((key >> 3, _integer(data, begin, at, 0) if key & 7 == _VARINT else 0))
     return found
 
 
@@ -258,8 +294,13 @@ def _blob(parts: dict[int, int | bytes], number: int) -> bytes:
 
 
 def _time(data: bytes, at: int, end: int, depth: int) -> str | None:
-    seconds = _number(dict(_parts(data, at, end)), 1)
-    return format_time(_in_range(seconds)) if at < end and seconds > _YEAR_ONE else None
+    return _time_text(data[at:end]) if at < end else None
+
+
+@lru_cache(maxsize=1024)
+def _time_text(data: bytes) -> str | None:
+    seconds = _number(dict(_parts(data, 0, len(data))), 1)
+    return format_time(_in_range(seconds)) if seconds > _YEAR_ONE else None
 
 
 def _micro_time(data: bytes, at: int, end: int, depth: int) -> str | None:

@@ -187,8 +187,8 @@ def _micro_time(text: str) -> bytes:
     return b"\x08" + varint(seconds) + b"\x10" + varint(rest.microseconds * 1000)
 
 
-def _quantity(value: str) -> bytes:
-    return sized(b"\x0a", value.encode())
+def _quantity(value: str | int | float) -> bytes:
+    return sized(b"\x0a", str(value).encode())
 
 
 def _int_or_string(value: int | str) -> bytes:
