@@ -37,6 +37,8 @@ RULE_COST_LIMIT = 10_000_000
 DEFINITION_COST_LIMIT = 100_000_000
 PER_CALL_LIMIT = 1_000_000
 WRITE_LIMIT = 10_000_000
+LIGHT_COST = 50_000
+"""What rules may cost while other requests wait: some milliseconds."""
 MESSAGE_LIMIT_BYTES = 5 * 1024
 _TOLD_COSTS = 4
 _OPTIONAL_FROM = 30
@@ -253,21 +255,33 @@ class RuleTree:
 
     def __init__(self, schema: Schema, minor: int = 37) -> None:
         self._minor = minor
-        self._root = self._compile(schema, declare(schema, root=True))
+        self.is_heavy = False
+        """Whether running all rules once may cost more than `LIGHT_COST`."""
+        self._cost = 0
+        self._root = self._compile(schema, declare(schema, root=True), 1)
 
-    def _compile(self, schema: Schema, declared: Declared | None) -> _Node | None:
+    def _weigh(self, rules: list[CompiledRule], declared: Declared, times: int) -> None:
+        sizes = sizes_of(declared)
+        for rule in rules:
+            if rule.program is not None:
+                self._cost += rule.program.estimate_cost(sizes).max * times
+        self.is_heavy = self._cost > LIGHT_COST
+
+    def _compile(self, schema: Schema, declared: Declared | None, times: int) -> _Node | None:
+        """Return the rules of a place that is there so many times at most, and of the places below."""
         if declared is None:
             return None
         rules = compile_rules(schema, declared, self._minor)
+        self._weigh(rules, declared, times)
         node = _Node(schema, rules)
         for name, child in (schema.get("properties") or {}).items():
-            below = self._compile(child, self._declared(declared, name, child))
+            below = self._compile(child, self._declared(declared, name, child), times)
             if below is not None:
                 node.properties[name] = below
         if isinstance(schema.get("additionalProperties"), Mapping):
-            node.values = self._compile(schema["additionalProperties"], declared.element)
+            node.values = self._compile(schema["additionalProperties"], declared.element, times * declared.max_elements)
         if isinstance(schema.get("items"), Mapping):
-            node.items = self._compile(schema["items"], declared.element)
+            node.items = self._compile(schema["items"], declared.element, times * declared.max_elements)
         below_any = node.properties or node.values is not None or node.items is not None
         return node if rules or below_any else None
 

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import orjson
+
 from tiphys.api.causes import duplicate, invalid_value, required, too_many
 from tiphys.api.crdschema import schema_causes
 from tiphys.api.kind import Context, JsonObject, Strategy
@@ -63,7 +65,12 @@ def with_version_rules(strategy: Strategy) -> Strategy:
         causes = strategy.validate_update(new, old, context)
         return causes + validate_versions(new, old, context.kubernetes_version[1])
 
-    return replace(strategy, validate=validate, validate_update=validate_update)
+    return replace(strategy, validate=validate, validate_update=validate_update, is_heavy=_has_rules)
+
+
+def _has_rules(crd: JsonObject) -> bool:
+    """Tell whether a definition has rules that must be compiled."""
+    return b'"x-kubernetes-validations"' in orjson.dumps(crd.get("spec"))
 
 
 def validate_versions(crd: JsonObject, old: JsonObject | None = None, minor: int = 37) -> list[Cause]:

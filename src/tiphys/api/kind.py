@@ -154,6 +154,8 @@ class Strategy:
     graceful_delete_s: Callable[[JsonObject], int] | None = None
     """Seconds of grace by default (pods); None: deleted at once when no finalizer holds it."""
     default_propagation: str = "Background"
+    is_heavy: Callable[[JsonObject], bool] | None = None
+    """Whether validating this object may take long though it is small; None: never."""
     prepare_for_delete: Callable[[JsonObject, str], JsonObject] | None = None
     """(object, time of the request as RFC 3339) -> the object as its first DELETE leaves it, for kinds that hold their
     objects themselves until something is cleaned up. The argument is not changed."""

@@ -221,6 +221,10 @@ class StructuralSchema:
             return [*causes, invalid_value("<nil>", None, _UNCHECKED)]
         return causes + self._rule_tree().validate(obj, old, before)
 
+    def is_heavy(self) -> bool:
+        """Tell whether `validate` may take long: its rules are not compiled yet, or may cost much."""
+        return self._has_rules and (self._rules is None or self._rules.is_heavy)
+
     def _rule_tree(self) -> RuleTree:
         """Return the compiled rules; that takes milliseconds, so it waits for the first object."""
         if self._rules is None:

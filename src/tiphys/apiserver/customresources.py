@@ -193,6 +193,7 @@ def custom_strategy(schema: StructuralSchema, has_status: bool, scale: tuple[str
         validate=validate,
         validate_update=validate_update,
         validate_status_update=validate_update,
+        is_heavy=lambda obj: schema.is_heavy(),
         generation=True,
         allow_unconditional_update=False,
     )

@@ -33,7 +33,7 @@ from tiphys.apiserver.cache import WatchCache, splice_revision
 from tiphys.apiserver.cached import CachedObject, in_version
 from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.deletion import DeleteOptions, check_preconditions, is_removable, plan_delete
-from tiphys.apiserver.heavy import Heavy
+from tiphys.apiserver.heavy import HEAVY_BYTES, Heavy
 from tiphys.apiserver.identity import begin_create, begin_update, check_name, metadata_of, settle_create
 from tiphys.apiserver.user import User
 from tiphys.base.clock import Clock, Randomness, format_time
@@ -264,6 +264,7 @@ class Registry:
         succeeded = False
         try:
             await self.admission.mutate(attributes)
+            size_bytes = _weight(stored, obj, size_bytes)
             value, warnings = await self.heavy.run(size_bytes, self._check_created, attributes, context, rules)
             name = attributes.name
             await self.admission.validate(attributes)
@@ -369,6 +370,7 @@ class Registry:
         succeeded = False
         try:
             await self.admission.mutate(attributes)
+            size_bytes = _weight(stored, new, size_bytes)
             value, warnings = await self.heavy.run(size_bytes, self._check_updated, attributes, change, context, rules)
             await self.admission.validate(attributes)
             if value is None:
@@ -599,6 +601,12 @@ class Registry:
             now=now,
             schema=stored.schema,
         )
+
+
+def _weight(stored: Kind, obj: JsonObject, size_bytes: int) -> int:
+    """Return how many bytes an object's validation is worth: rules of its kind may make a small one heavy."""
+    is_heavy = stored.strategy.is_heavy
+    return max(size_bytes, HEAVY_BYTES) if is_heavy is not None and is_heavy(obj) else size_bytes
 
 
 def _give_back(held: list[Callable[[bool], None]], done: asyncio.Future[int]) -> None:
