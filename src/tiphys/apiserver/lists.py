@@ -26,6 +26,9 @@ from tiphys.apiserver.slices import weighed_slices
 from tiphys.base.errors import bad_request, gateway_timeout
 from tiphys.store.interface import Compacted, FutureRevision, Store
 
+OLD_PIECE = 1000
+"""Objects that are read from the store at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Selected:
@@ -92,8 +95,7 @@ async def select_page(
     wanted = _Wanted(selection, exact, after, limit, prepare)
     if exact >= max(resource.changed_at, store.compacted_revision()):
         return await _newest_page(resource, wanted)
-    entries = await _old_objects(store, options, exact, after)
-    return await _page(wanted, entries, len(entries), 0)
+    return await _old_page(store, resource, wanted, paged=bool(options.token))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +119,39 @@ async def _newest_page(resource: ResourceCache, wanted: _Wanted) -> Selected:
     return await _page(wanted, resource.objects(selection.namespace, wanted.after, wanted.limit), total, changed_at)
 
 
-async def _old_objects(store: Store, options: ListOptions, revision: int, after: str) -> list[CachedObject]:
-    selection = options.selection
-    base = selection.kind.storage_prefix()
-    prefix = _listed_prefix(selection)
+async def _old_page(store: Store, resource: ResourceCache, wanted: _Wanted, *, paged: bool) -> Selected:
+    """Return a page of what was at an earlier revision, read from the store in pieces until there is enough of it.
+
+    How many remain is told from what there is now: clients may only show that number."""
+    selection, limit = wanted.selection, wanted.limit
+    chosen: list[CachedObject] = []
+    after, complete = wanted.after, False
+    while not complete and (not limit or len(chosen) <= limit):
+        piece = await _old_objects(store, wanted, after, paged)
+        complete = len(piece) < OLD_PIECE
+        after = piece[-1].key[len(_listed_prefix(selection)) :] if piece else after
+        if wanted.prepare is not None and selection.looks_inside:
+            await wanted.prepare(piece)
+        chosen += piece if selection.everything else await matching(selection, piece)
+    if not limit or len(chosen) <= limit:
+        return Selected(chosen, wanted.revision)
+    chosen = chosen[:limit]
+    last = chosen[-1].key[len(_listed_prefix(selection)) :]
+    remaining = max(resource.count(selection.namespace, last), 1) if selection.everything else None
+    return Selected(chosen, wanted.revision, encode_token(wanted.revision, last), remaining)
+
+
+async def _old_objects(store: Store, wanted: _Wanted, after: str, paged: bool) -> list[CachedObject]:
+    """Return the next objects behind a key, at most OLD_PIECE. Raises ApiError 410 and 504."""
+    base = wanted.selection.kind.storage_prefix()
+    prefix = _listed_prefix(wanted.selection)
+    start_after = prefix + after if after else ""
     try:
-        page = await store.list(prefix, start_after=prefix + after if after else "", revision=revision)
+        page = await store.list(prefix, start_after=start_after, limit=OLD_PIECE, revision=wanted.revision)
     except Compacted as error:
-        raise (ContinueExpired(encode_token(NEWEST, after)) if options.token else list_too_old()) from error
+        raise (ContinueExpired(encode_token(NEWEST, wanted.after)) if paged else list_too_old()) from error
     except FutureRevision as error:
-        raise too_large_revision(revision, error.current) from error
+        raise too_large_revision(wanted.revision, error.current) from error
     objects = []
     for entry in page.entries:
         namespace, _, name = entry.key[len(base) :].rpartition("/")

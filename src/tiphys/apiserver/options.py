@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tiphys.api.kind import Kind
+from tiphys.api.kinds.fields import unsupported_field
 from tiphys.api.selectors import FieldSelector, LabelSelector, parse_field_selector, parse_label_selector
 from tiphys.apiserver.cached import CachedObject
-from tiphys.base.errors import ApiError, Cause, bad_request, invalid
+from tiphys.base.errors import Cause, bad_request, invalid
 from tiphys.wire.message import Request
 
 EXACT = "Exact"
@@ -131,8 +132,9 @@ def parse_selection(kind: Kind, namespace: str, request: Request, name: str = ""
     labels = parse_label_selector(request.param("labelSelector"))
     fields = parse_field_selector(request.param("fieldSelector"))
     for requirement in fields.requirements:
-        if requirement.field not in _METADATA_FIELDS and requirement.field not in kind.selectable_fields:
-            raise _unknown_field(kind, requirement.field)
+        refusal = unsupported_field(kind, requirement.field)
+        if refusal:
+            raise bad_request(refusal)
     selection = Selection(kind, namespace, labels, fields)
     if name and selection.name != name:
         if selection.name:
@@ -140,12 +142,6 @@ def parse_selection(kind: Kind, namespace: str, request: Request, name: str = ""
         narrowed = (*fields.requirements, *parse_field_selector(f"metadata.name={name}").requirements)
         selection = Selection(kind, namespace, labels, FieldSelector(narrowed))
     return selection
-
-
-def _unknown_field(kind: Kind, field: str) -> ApiError:
-    if kind.selectable_fields or kind.custom:
-        return bad_request(f"field label not supported: {field}")
-    return bad_request(f'"{field}" is not a known field selector: only "metadata.name", "metadata.namespace"')
 
 
 def _integer(request: Request, name: str) -> int:

@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiphys.api.kind import Column, DecodeResult, Kind
+from tiphys.api.kinds import builtin_kinds
+from tiphys.api.kinds.fields import unsupported_field
 from tiphys.apiserver.cache import WatchCache
 from tiphys.apiserver.listmemo import ListMemos, Memo, gzip_with_head, pack
 from tiphys.apiserver.reads import ReadLimits, Reads
@@ -650,3 +652,58 @@ async def test_a_watch_of_one_name(world: World) -> None:
     await world.put("b")
     await world.cache.refresh()
     assert peer.brief() == [("ADDED", "a", 2)]
+
+
+async def test_pages_of_the_past_are_read_in_pieces(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiphys.apiserver.lists.OLD_PIECE", 2)
+    for number in range(7):
+        await world.put(f"p{number}", node=f"n{number % 2}", labels={"odd": str(number % 2)})
+    first = await world.list(limit=2)
+    revision = first["metadata"]["resourceVersion"]
+    await world.delete("p3")
+    await world.put("zz")
+    names, page = [item["metadata"]["name"] for item in first["items"]], first
+    while token := page["metadata"].get("continue"):
+        page = await world.list(limit=2, **{"continue": token})
+        assert page["metadata"]["resourceVersion"] == revision
+        names += [item["metadata"]["name"] for item in page["items"]]
+    assert names == [f"p{number}" for number in range(7)]
+    exact = {"resourceVersion": revision, "resourceVersionMatch": "Exact"}
+    assert await world.names(**exact) == names
+    assert await world.names(labelSelector="odd=1", **exact) == ["p1", "p3", "p5"]
+    page = await world.list(fieldSelector="spec.nodeName=n1", limit=2, **exact)
+    assert [item["metadata"]["name"] for item in page["items"]] == ["p1", "p3"]
+    assert "remainingItemCount" not in page["metadata"]
+    token = page["metadata"]["continue"]
+    rest = await world.list(**{"fieldSelector": "spec.nodeName=n1", "limit": 2, "continue": token})
+    assert [item["metadata"]["name"] for item in rest["items"]] == ["p5"] and "continue" not in rest["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("resource", "field", "message"),
+    [
+        (("", "pods"), "status.phase", ""),
+        (("", "pods"), "spec.x", "field label not supported: spec.x"),
+        (("", "nodes"), "metadata.namespace", "field label not supported: metadata.namespace"),
+        (
+            ("", "configmaps"),
+            "data",
+            '"data" is not a known field selector: only "metadata.name", "metadata.namespace"',
+        ),
+        (("storage.k8s.io", "storageclasses"), "metadata.namespace", ""),
+        (("batch", "jobs"), "status.x", 'field label "status.x" not supported for batchv1.Job'),
+        (("apps", "statefulsets"), "x", "field label not supported for appsv1.StatefulSet: x"),
+        (
+            ("resource.k8s.io", "resourceslices"),
+            "spec.x",
+            "field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: spec.x",
+        ),
+        (("", "services"), "spec.type", ""),
+        (("certificates.k8s.io", "certificatesigningrequests"), "spec.signerName", ""),
+    ],
+)
+def test_unknown_fields_are_refused_in_the_words_of_each_kind(
+    resource: tuple[str, str], field: str, message: str
+) -> None:
+    (kind,) = (k for k in builtin_kinds((1, 37)) if (k.group, k.plural, k.version) == (*resource, "v1"))
+    assert unsupported_field(kind, field) == message

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tiphys.api.kind import JsonObject
+from tiphys.api.kind import JsonObject, Kind
 
 Field = Callable[[JsonObject], str]
 Fields = Mapping[str, Field]
@@ -114,6 +114,38 @@ SELECTABLE_FIELDS: Mapping[tuple[str, str], Fields] = {
 
 FIELD_ALIASES: Mapping[tuple[str, str], Mapping[str, str]] = {("", "pods"): {"spec.host": "spec.nodeName"}}
 """Old labels that upstream still takes."""
+
+
+_UNKNOWN: Mapping[tuple[str, str], str] = {
+    ("apps", "statefulsets"): "field label not supported for appsv1.StatefulSet: {label}",
+    ("batch", "jobs"): 'field label "{label}" not supported for batchv1.Job',
+    ("resource.k8s.io", "resourceslices"): "field label not supported for {api_version}, Kind=ResourceSlice: {label}",
+}
+_WITHOUT_NAMESPACE = frozenset(
+    {
+        ("", "namespaces"),
+        ("", "nodes"),
+        ("certificates.k8s.io", "certificatesigningrequests"),
+        ("certificates.k8s.io", "clustertrustbundles"),
+        ("resource.k8s.io", "resourceslices"),
+    }
+)
+"""Resources of the cluster whose fields upstream lists without metadata.namespace; it takes that of others."""
+
+
+def unsupported_field(kind: Kind, label: str) -> str:
+    """Return upstream's refusal of a field label, "" for one that may be selected."""
+    resource = (kind.group, kind.plural)
+    listed = kind.custom or bool(kind.selectable_fields)
+    if label == "metadata.name" or label in kind.selectable_fields:
+        return ""
+    if label == "metadata.namespace" and (kind.namespaced or not (kind.custom or resource in _WITHOUT_NAMESPACE)):
+        return ""
+    if resource in _UNKNOWN:
+        return _UNKNOWN[resource].format(label=label, api_version=kind.api_version)
+    if listed:
+        return f"field label not supported: {label}"
+    return f'"{label}" is not a known field selector: only "metadata.name", "metadata.namespace"'
 
 
 def selectable_fields(group: str, plural: str, minor: int) -> Fields:
