@@ -25,6 +25,7 @@ BLANKET = {
     "apiserver/crds.py": "the worker boundary",
     "apiserver/deadlines.py": "what a coroutine is thrown, it is thrown on",
     "apiserver/pipeline.py": "the request boundary",
+    "apiserver/policies/status.py": "the worker boundary",
     "apiserver/watches.py": "the request boundary of watches",
     "base/virtualloop.py": "what a worker thread raises is handed to its caller",
     "client/local.py": "the request boundary without sockets",
