@@ -211,3 +211,25 @@ async def test_a_remote_server_that_is_gone_is_told(setting: Setting) -> None:
         return GROUP not in await setting.kubectl("get", "--raw", "/apis")
 
     assert await ready(forgotten)
+
+
+async def test_this_server_believes_front_proxies_too(setting: Setting) -> None:
+    pki = setting.process.root / "pki"
+    review = json.dumps({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}).encode()
+    path, content = "/apis/authentication.k8s.io/v1/selfsubjectreviews", {"Content-Type": "application/json"}
+
+    async def who(name: str, headers: list[tuple[str, str]]) -> tuple[int, Any]:
+        context = client_context(pki / "ca.crt", pki / f"{name}.crt", pki / f"{name}.key")
+        pool = HttpPool("127.0.0.1", setting.process.port, context)
+        answer = await pool.request("POST", path, [*content.items(), *headers], review)
+        await pool.close()
+        return answer.status, json.loads(answer.body)["status"]
+
+    jane = [("X-Remote-User", "jane"), ("X-Remote-Group", "dev"), ("X-Remote-Group", "ops")]
+    status, told = await who("front-proxy-client", jane)
+    assert status == 201
+    assert told["userInfo"] == {"username": "jane", "groups": ["dev", "ops", "system:authenticated"]}
+    status, told = await who("front-proxy-client", [])
+    assert (status, told) == (401, "Failure")
+    status, told = await who("scheduler", jane)
+    assert (status, told["userInfo"]["username"]) == (201, "system:kube-scheduler")

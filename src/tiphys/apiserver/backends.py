@@ -5,6 +5,9 @@ but for the links of HTML pages (linkrewrite.py). After an upgrade bytes go both
 
 Bounds: a client that does not read leaves PENDING_LIMIT_BYTES waiting; at most POOLS_LIMIT backends keep connections.
 
+DIFFERS: a request's body is taken whole, up to the limit of every request, before it goes on; upstream passes it on as
+it comes.
+
 Spec: RFC 9110 section 7.6.1 (hop-by-hop headers); Kubernetes documentation, "Access Services Running on Clusters".
 """
 
@@ -166,6 +169,9 @@ async def relay(request: Request, answer: StreamedAnswer, links: Links | None = 
         return await _page(answer, links, headers, content_type)
     if request.method == "HEAD" or answer.status in (204, 304):
         answer.close()
+        length = answer.headers.get("content-length", "")
+        if request.method == "HEAD" and length.isdigit():
+            headers.append(("Content-Length", length))
         return Response(answer.status, b"", content_type, headers)
     length = answer.headers.get("content-length", "")
     if length.isdigit() and int(length) <= WHOLE_LIMIT_BYTES:

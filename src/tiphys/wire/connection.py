@@ -419,7 +419,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             packing.add_done_callback(lambda packed: self._on_packed(packed, response))
             return
         head = encode_head(response.status, response.content_type, response.headers, self._server.date)
-        if response.status != 304 and response.status != 204:
+        if response.status != 304 and response.status != 204 and not self._tells_length(response):
             head += b"Content-Length: %d\r\n" % size
         head += b"\r\n" if self._keep_alive else b"Connection: close\r\n\r\n"
         if self._http_1_0 and self._keep_alive:
@@ -434,6 +434,10 @@ class HttpConnection(asyncio.BufferedProtocol):
                 self._phase = Phase.BUSY
                 return
         self._finished()
+
+    def _tells_length(self, response: Response) -> bool:
+        """Return whether an answer to HEAD says itself how long its body would be: that of another server does."""
+        return self._method == "HEAD" and any(name.lower() == "content-length" for name, _ in response.headers)
 
     def _send_rest(self) -> bool:
         """Write more of a large body, as the client takes it and not too much in one turn; return whether it is all."""

@@ -4,6 +4,8 @@ Those of built-in groups are written once after a start (label `onstart`): who d
 until the next start. Those of custom resources (label `true`) follow their definitions at all times. APIServices without
 the label belong to others and are never touched, even where they take a group version away from this server.
 
+DIFFERS: a built-in group whose APIService is deleted stays in discovery; upstream tells it again after the next start.
+
 Writes are idempotent: a crash after any of them is mended by the next start.
 
 Spec: Kubernetes documentation, "Kubernetes API Aggregation Layer"; behaviour of upstream's registration as seen from

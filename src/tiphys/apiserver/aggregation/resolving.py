@@ -1,7 +1,7 @@
 """Where a remote API server is: a Service's ready endpoints, or the name that it stands for. Pure.
 
-Requests go to endpoints and not to the Service's own address: so they arrive wherever pods can be reached, on a machine
-without a service proxy as well, and the one that is asked is known.
+DIFFERS: requests go to endpoints and not to the Service's own address (upstream does so with enable-aggregator-routing):
+so they arrive wherever pods can be reached, and the one that is asked is known.
 
 Spec: Kubernetes documentation, "Service"; API reference, APIService v1, ServiceReference.
 """
