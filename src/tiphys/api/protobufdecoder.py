@@ -32,8 +32,8 @@ from tiphys.api.protobuftable import (
 )
 from tiphys.base.clock import format_time
 
-DEPTH_LIMIT = 64
-"""Messages within messages."""
+DEPTH_LIMIT = 128
+"""Messages within messages, each of which is at least one level of JSON."""
 _YEAR_ONE = -62_135_596_800
 """Go's zero time in Unix seconds."""
 _CUT_OFF = "unexpected EOF"
@@ -361,7 +361,7 @@ def _schema_or_bool(data: bytes, at: int, end: int, depth: int) -> Any:
 
 
 def _schema(data: bytes, depth: int) -> Any:
-    return _readers[f"{EXTENSIONS}.JSONSchemaProps"](data, 0, len(data), depth + 1)
+    return _readers[f"{EXTENSIONS}.JSONSchemaProps"](data, 0, len(data), depth)
 
 
 _SPECIAL: dict[str, Read] = {

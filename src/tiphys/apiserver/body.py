@@ -26,6 +26,7 @@ _UNUSUAL_NAMES = re.compile(rb'"[ \t\r\n]+:|\\u00(?:22|3[aA])')
 """Spellings of a name's end that its counting does not see."""
 YAML_TYPES = frozenset({"application/yaml", "application/apply-patch+yaml"})
 _WRITE_TYPES = ("application/json", "application/yaml", PROTOBUF)
+_DEFINITION = "CustomResourceDefinition"
 OBJECT_LIMIT_BYTES = 1_572_864
 """What one object may weigh, as etcd's default request limit."""
 SUMMARY_BYTES = 30
@@ -70,7 +71,10 @@ def parse_protobuf(body: bytes, kind: str) -> JsonObject:
     from tiphys.api.protobuf import ProtobufError, decode_protobuf
 
     try:
-        return decode_protobuf(body)
+        value = decode_protobuf(body)
+        # Only definitions have messages that nest without end; elsewhere depth comes from JSON within.
+        _shallow(value, body, value["kind"] == _DEFINITION)
+        return value
     except ProtobufError as error:
         if error.kind:
             version = error.api_version.rpartition("/")[2]
@@ -81,9 +85,9 @@ def parse_protobuf(body: bytes, kind: str) -> JsonObject:
         raise bad_request(told) from None
 
 
-def _shallow(value: Any, body: bytes) -> Any:
-    """Return the value if everything behind can handle its depth. Raises ApiError(400)."""
-    if body.count(b"{") + body.count(b"[") > DEPTH_LIMIT and is_too_deep(value):
+def _shallow(value: Any, body: bytes, look: bool = False) -> Any:
+    """Return the value if everything behind can handle its depth; `look` whatever the body says. Raises ApiError(400)."""
+    if (look or body.count(b"{") + body.count(b"[") > DEPTH_LIMIT) and is_too_deep(value):
         raise bad_request(f"the object provided is {TOO_DEEP}")
     return value
 

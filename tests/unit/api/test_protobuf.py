@@ -204,7 +204,7 @@ def test_damaged_messages_are_refused(kind: str, raw: bytes, text: str) -> None:
 
 def test_messages_without_end_are_refused() -> None:
     schema: dict[str, Any] = {}
-    for _ in range(100):
+    for _ in range(200):
         schema = {"not": schema}
     version = {"name": "v1", "schema": {"openAPIV3Schema": schema}}
     definition = {

@@ -375,6 +375,30 @@ async def test_bodies_that_cannot_be_read(server: Server) -> None:
     )
 
 
+@pytest.mark.parametrize("wrapped", ["not", "items", "properties"])
+async def test_bodies_are_refused_at_the_depth_at_which_json_is(server: Server, wrapped: str) -> None:
+    def definition(levels: int) -> dict[str, Any]:
+        schema: dict[str, Any] = {"type": "object"}
+        for _ in range(levels // (2 if wrapped == "properties" else 1)):
+            schema = {wrapped: {"p": schema}} if wrapped == "properties" else {wrapped: schema}
+        version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+        names = {"plural": "deeps", "kind": "Deep", "listKind": "DeepList", "singular": "deep"}
+        spec = {"group": "example.com", "scope": "Cluster", "names": names, "versions": [version]}
+        head = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
+        return {**head, "metadata": {"name": "deeps.example.com"}, "spec": spec}
+
+    for levels in (118, 126, 200):
+        told = []
+        for data, content_type in (
+            (orjson.dumps(definition(levels)), "application/json"),
+            (encode_object(definition(levels)), PROTOBUF),
+        ):
+            status, answer = await server.call("POST", f"{DEFINITIONS}?dryRun=All", data, content_type=content_type)
+            told.append((status, levels > 120 or answer["message"]))
+        assert told[0] == told[1]
+        assert (told[0][0] == 400) == (levels > 120)
+
+
 async def test_custom_resources_have_no_protobuf_but_their_metadata_has(server: Server) -> None:
     names = {"plural": "widgets", "kind": "Widget", "listKind": "WidgetList", "singular": "widget"}
     schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
