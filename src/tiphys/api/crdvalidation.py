@@ -19,10 +19,11 @@ from typing import Any
 
 import orjson
 
-from tiphys.api.causes import duplicate, invalid_value, required, too_many
+from tiphys.api.causes import duplicate, go_quote, invalid_value, required, too_many
 from tiphys.api.crdschema import schema_causes
 from tiphys.api.kind import Context, JsonObject, Strategy
 from tiphys.api.schemapath import BadSchemaPath, resolve_schema_path
+from tiphys.api.valueformats import knows_format
 from tiphys.base.errors import Cause
 
 _PROTECTED = re.compile(r"(.*\.)?(k8s|kubernetes)\.io")
@@ -65,7 +66,34 @@ def with_version_rules(strategy: Strategy) -> Strategy:
         causes = strategy.validate_update(new, old, context)
         return causes + validate_versions(new, old, context.kubernetes_version[1])
 
-    return replace(strategy, validate=validate, validate_update=validate_update, is_heavy=_has_rules)
+    return replace(
+        strategy, validate=validate, validate_update=validate_update, is_heavy=_has_rules, warnings=unknown_formats
+    )
+
+
+def unknown_formats(crd: JsonObject) -> list[str]:
+    """Return a warning for each format in a definition's schemas that is not checked."""
+    found: dict[str, None] = {}
+    for version in (crd.get("spec") or {}).get("versions") or ():
+        _find_formats((version.get("schema") or {}).get("openAPIV3Schema"), found)
+    return [f"unrecognized format {go_quote(name)}" for name in found]
+
+
+def _find_formats(schema: Any, found: dict[str, None]) -> None:
+    if not isinstance(schema, dict):
+        return
+    name, kind = schema.get("format") or "", schema.get("type") or ""
+    known = {"": knows_format, "string": knows_format, "integer": ("int32", "int64").__contains__}
+    known["number"] = ("float", "double").__contains__
+    if name and not (kind in known and known[kind](name)):
+        found[name] = None
+    for child in (schema.get("properties") or {}).values():
+        _find_formats(child, found)
+    for keyword in ("items", "additionalProperties", "not"):
+        _find_formats(schema.get(keyword), found)
+    for keyword in ("allOf", "anyOf", "oneOf"):
+        for child in schema.get(keyword) or ():
+            _find_formats(child, found)
 
 
 def _has_rules(crd: JsonObject) -> bool:

@@ -210,7 +210,7 @@ class StructuralSchema:
         before = None
         if old is not None and self.minor >= _RATCHETING_FROM:
             before = Correlated(obj, old, self.definition)
-        causes = validate_value(obj, self.definition, "", root=True, before=before)
+        causes = validate_value(obj, self.definition, "", before=before)
         causes += embedded_causes(obj, self.definition, "")
         repeated = validate_list_types(obj, self.definition, "")
         if repeated and (old is None or not validate_list_types(old, self.definition, "")):

@@ -29,6 +29,12 @@ def fits_format(name: str, text: str, minor: int = 37) -> bool:
     return check(text)
 
 
+def knows_format(name: str) -> bool:
+    """Return whether a format is one that texts are checked for, or any text has."""
+    plain = name.replace("-", "")
+    return plain in _CHECKS or plain in ("password", "quantity")
+
+
 def _is_date(text: str) -> bool:
     try:
         date.fromisoformat(text)

@@ -33,9 +33,6 @@ from tiphys.base.errors import Cause
 
 Schema = Mapping[str, Any]
 
-_EMBEDDED = "x-kubernetes-embedded-resource"
-_SKIPPED_AT_ROOT = ("apiVersion", "kind", "metadata")
-
 
 def _type_name(value: Any) -> str:
     match value:
@@ -64,18 +61,16 @@ def _child(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def validate_value(
-    value: Any, schema: Schema, path: str, root: bool = False, before: Correlated | None = None
-) -> list[Cause]:
-    """Return the causes of a value at a path. `root` True: an object whose metadata is validated elsewhere.
+def validate_value(value: Any, schema: Schema, path: str, before: Correlated | None = None) -> list[Cause]:
+    """Return the causes of a value at a path.
 
     `before` is what the value was before an update: what was wrong and has not changed is no cause.
     """
-    causes = _validate(value, schema, path, root, before)
+    causes = _validate(value, schema, path, before)
     return [] if causes and before is not None and before.is_same() else causes
 
 
-def _validate(value: Any, schema: Schema, path: str, root: bool, before: Correlated | None) -> list[Cause]:
+def _validate(value: Any, schema: Schema, path: str, before: Correlated | None) -> list[Cause]:
     if value is None and (schema.get("nullable") or not schema.get("type")):
         return []
     mismatch = _validate_type(value, schema, path)
@@ -92,8 +87,7 @@ def _validate(value: Any, schema: Schema, path: str, root: bool, before: Correla
         case list():
             causes += _validate_list(value, schema, path, before)
         case dict():
-            identified = root or bool(schema.get(_EMBEDDED))
-            causes += _validate_object(value, schema, path, identified, before)
+            causes += _validate_object(value, schema, path, before)
     return causes + _validate_combinations(value, schema, path)
 
 
@@ -216,9 +210,7 @@ def _list_type_causes(value: list[Any], schema: Schema, path: str) -> list[Cause
     return [duplicate(f"{path}[{index}]", keys[index]) for index in _repeats(keys)]
 
 
-def _validate_object(
-    value: dict[str, Any], schema: Schema, path: str, identified: bool, before: Correlated | None
-) -> list[Cause]:
+def _validate_object(value: dict[str, Any], schema: Schema, path: str, before: Correlated | None) -> list[Cause]:
     causes = []
     maximum, minimum = schema.get("maxProperties"), schema.get("minProperties")
     if maximum is not None and len(value) > maximum:
@@ -230,8 +222,6 @@ def _validate_object(
     properties: Mapping[str, Schema] = schema.get("properties") or {}
     additional = schema.get("additionalProperties")
     for name, element in value.items():
-        if identified and name in _SKIPPED_AT_ROOT:
-            continue
         if name in properties:
             known = before.key(name) if before is not None else None
             causes += validate_value(element, properties[name], _child(path, name), before=known)

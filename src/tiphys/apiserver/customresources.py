@@ -165,7 +165,11 @@ def _reader(path: JsonPath) -> Callable[[JsonObject], str]:
 
 
 def custom_strategy(schema: StructuralSchema, has_status: bool, scale: tuple[str, str, str] | None = None) -> Strategy:
-    """Return the rules of a custom kind: its schema's defaults and validation, and the separation of its status."""
+    """Return the rules of a custom kind: its schema's defaults and validation, and the separation of its status.
+
+    A write of the status changes nothing of the metadata; where the status is no part of its own, its changes count
+    for the generation.
+    """
 
     def prepare_for_create(obj: JsonObject, context: Context) -> None:
         if has_status:
@@ -174,10 +178,16 @@ def custom_strategy(schema: StructuralSchema, has_status: bool, scale: tuple[str
     def prepare_for_update(new: JsonObject, old: JsonObject, context: Context) -> None:
         if has_status:
             _take(new, old, ("status",))
+        elif new.get("status") != old.get("status"):
+            new["metadata"]["generation"] = (old["metadata"].get("generation") or 0) + 1
 
     def prepare_for_status_update(new: JsonObject, old: JsonObject, context: Context) -> None:
         others = {*new, *old} - {"apiVersion", "kind", "metadata", "status"}
         _take(new, old, sorted(others))
+        written = new["metadata"].get("managedFields")
+        new["metadata"] = dict(old["metadata"])
+        if written is not None:
+            new["metadata"]["managedFields"] = written
 
     def validate(obj: JsonObject, context: Context) -> list[Cause]:
         return schema.validate(obj) + _scale_causes(obj, scale) if context.creating else []

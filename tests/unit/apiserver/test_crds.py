@@ -326,3 +326,43 @@ async def test_the_status_of_a_definition_is_written_by_itself() -> None:
         path, json_patch = f"{DEFINITIONS}/{NAME}/status", "application/json-patch+json"
         status, answer = await server.call("PATCH", path, patch, content_type=json_patch)
         assert status == 200 and answer["status"]["conditions"][0]["message"] == "patched"
+
+
+async def test_the_status_is_a_part_of_its_own_only_where_the_definition_says_so() -> None:
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    apart = version(schema=schema, subresources={"status": {}})
+    merge = "application/merge-patch+json"
+    async with running_server() as server:
+        await served(server, definition(apart))
+        await server.made(CARTS, cart(status={"a": 1}))
+        change = {"metadata": {"labels": {"x": "y"}}, "spec": {"b": 1}, "status": {"a": 2}}
+        _, made = await server.call("PATCH", f"{CARTS}/a/status", change, content_type=merge)
+        assert made["status"] == {"a": 2} and "spec" not in made and "labels" not in made["metadata"]
+        assert made["metadata"]["generation"] == 1
+        _, made = await server.call("PATCH", f"{CARTS}/a", {"status": {"a": 3}}, content_type=merge)
+        assert made["status"] == {"a": 2}
+    async with running_server() as server:
+        await served(server, definition(version(schema=schema)))
+        await server.made(CARTS, cart(status={"a": 1}))
+        assert (await server.call("PATCH", f"{CARTS}/a/status", change, content_type=merge))[0] == 404
+        _, made = await server.call("PATCH", f"{CARTS}/a", {"status": {"a": 3}}, content_type=merge)
+        assert made["status"] == {"a": 3} and made["metadata"]["generation"] == 2
+
+
+async def test_names_may_be_restricted_by_the_schema() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 3}}}},
+    }
+    async with running_server() as server:
+        await served(server, definition(version(schema=schema)))
+        status, answer = await server.call("POST", CARTS, cart("long-name"))
+        assert status == 422 and causes_of(answer)[0][:2] == ("FieldValueTooLong", "metadata.name")
+
+
+async def test_formats_that_are_not_checked_are_told() -> None:
+    schema = spec_schema(a={"type": "string", "format": "colour"}, b={"type": "integer", "format": "int32"})
+    async with running_server() as server:
+        answer = await server.answer("POST", DEFINITIONS, definition(version(schema=schema)))
+        assert isinstance(answer, Response) and answer.status == 201
+        assert ("Warning", '299 - "unrecognized format \\"colour\\""') in list(answer.headers)
