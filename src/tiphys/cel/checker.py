@@ -26,6 +26,7 @@ from tiphys.cel.syntax import (
     Literal,
     MapNode,
     Node,
+    OptMap,
     Select,
     StructNode,
     qualified_name,
@@ -103,6 +104,8 @@ class _Checker:
                 self._scopes.append({node.variable: value})
                 node.type = self.check(node.body)
                 self._scopes.pop()
+            case OptMap():
+                node.type = self._opt_map(node)
         self.checked.append(node)
         return node.type
 
@@ -296,6 +299,22 @@ class _Checker:
         body = self.check(node.body) if node.body is not None else None
         self._scopes.pop()
         return self._fold_result(node, scope[node.variable], condition, body)
+
+    def _opt_map(self, node: OptMap) -> Type:
+        target = unify.substituted(self.bindings, self.check(node.target))
+        value = self._parameter()
+        if not unify.assignable(self.bindings, target, optional_of(value)):
+            self._no_overload(node, "hasValue", (target,), member=True)
+            value = ERROR
+        self._scopes.append({node.variable: value if target.kind != "dyn" else DYN})
+        body = self.check(node.body)
+        self._scopes.pop()
+        if not node.flat:
+            return optional_of(body)
+        absent = optional_of(self._parameter())
+        if not unify.assignable(self.bindings, body, absent):
+            return self._no_overload(node, "_?_:_", (BOOL, body, absent))
+        return unify.substituted(self.bindings, absent)
 
     def _elements(self, node: Node, over: Type) -> tuple[Type, Type]:
         """Return the types of the index or key, and of the element or value."""

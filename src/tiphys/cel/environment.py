@@ -9,7 +9,9 @@ Spec: cel-spec, "Language Definition"; Kubernetes documentation, "Common Express
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from tiphys.cel import checker, selecting, standard
@@ -17,13 +19,30 @@ from tiphys.cel.code import FIRST_VARIABLE, LIMIT, SPENT, Code, Frame
 from tiphys.cel.cost import COST_MAXIMUM, Budget, CostRange, Sizes
 from tiphys.cel.data import Converter, converter
 from tiphys.cel.declarations import Library, Overload
-from tiphys.cel.errors import BudgetExceeded, EvaluationError
-from tiphys.cel.parser import DEPTH_MAXIMUM, parse
+from tiphys.cel.errors import BudgetExceeded
+from tiphys.cel.parser import parse
 from tiphys.cel.planner import Planner
 from tiphys.cel.source import Source
 from tiphys.cel.syntax import Node
 from tiphys.cel.types import ObjectType, Type
 from tiphys.cel.values import Lazy, Value
+
+_SHALLOW: Final = 60
+"""Levels of a tree, and tokens that may make one, for which Python's usual stack is enough."""
+_NESTING: Final = "([{?:.+-*/%<>=!"
+_DEEP_STACK: Final = 5000
+"""Frames for trees of `parser.DEPTH_MAXIMUM` levels: the parser takes most, five a level."""
+
+
+@contextmanager
+def _deep_stack() -> Iterator[None]:
+    """Allow recursion over the deepest trees. Frames of Python take no stack of the machine."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, _DEEP_STACK))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 class Program:
@@ -58,9 +77,11 @@ class Program:
         try:
             for name, slot, convert in self._names:
                 frame[slot] = _bound(bindings, name, convert)
-            value = self._code.run(frame)
-        except RecursionError as error:
-            raise EvaluationError(f"max recursion depth exceeded: {DEPTH_MAXIMUM}") from error
+            if self._tree.depth <= _SHALLOW:
+                value = self._code.run(frame)
+            else:
+                with _deep_stack():
+                    value = self._code.run(frame)
         finally:
             if budget is not None:
                 budget.spent += frame[SPENT]
@@ -86,18 +107,21 @@ def _bound(bindings: Mapping[str, Value], name: str, convert: Converter | None) 
 class Environment:
     """Variables and functions. The standard library, with strings, sets, lists and optionals, is always in it."""
 
-    __slots__ = ("_names", "libraries", "structs", "variables")
+    __slots__ = ("_names", "bindings", "libraries", "structs", "variables")
 
     def __init__(
         self,
         variables: Mapping[str, Type],
         libraries: tuple[Library, ...] = (),
         structs: Mapping[str, ObjectType] | None = None,
+        bindings: bool = False,
     ) -> None:
         self.variables: Final = dict(variables)
         self.libraries: Final = libraries
         self.structs: Final = structs or {}
         """Objects that an expression may make: `Name{field: value}`. They may be made when they are asked for."""
+        self.bindings: Final = bindings
+        """`cel.bind(name, value, expression)` is a macro. Upstream knows it in selectors of devices only."""
         self._names: checker.Names | None = None
 
     def extend(
@@ -117,14 +141,17 @@ class Environment:
     def compile(self, text: str) -> Program:
         """Return the program of an expression; raises CompileError."""
         source = Source(text)
-        try:
-            tree = parse(source)
-            checker.check(source, tree, self._known())
-            planner = Planner(self.variables)
-            code = planner.plan(tree)
-        except RecursionError as error:
-            raise source.error([source.issue(-1, f"expression recursion limit exceeded: {DEPTH_MAXIMUM}")]) from error
-        return Program(text, tree, code, planner, self.variables)
+        if sum(map(text.count, _NESTING)) <= _SHALLOW:
+            return self._program(source)
+        with _deep_stack():
+            return self._program(source)
+
+    def _program(self, source: Source) -> Program:
+        tree = parse(source, self.bindings)
+        checker.check(source, tree, self._known())
+        planner = Planner(self.variables)
+        code = planner.plan(tree)
+        return Program(source.text, tree, code, planner, self.variables)
 
     def _known(self) -> checker.Names:
         if self._names is None:

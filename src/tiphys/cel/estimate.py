@@ -27,7 +27,7 @@ from tiphys.cel.cost import (
     Sizes,
 )
 from tiphys.cel.declarations import Overload
-from tiphys.cel.syntax import Bind, Call, Fold, Ident, ListNode, Literal, MapNode, Node, Select, StructNode
+from tiphys.cel.syntax import Bind, Call, Fold, Ident, ListNode, Literal, MapNode, Node, OptMap, Select, StructNode
 from tiphys.cel.types import Type
 from tiphys.cel.values import Value
 
@@ -90,6 +90,8 @@ class _Estimator:
                 return self._fold(node)
             case Bind():
                 return self._bind(node)
+            case OptMap():
+                return self._opt_map(node)
             case _:
                 return NO_COST
 
@@ -241,6 +243,13 @@ class _Estimator:
         self._scopes.pop()
         self._copy(node, node.body)
         return cost
+
+    def _opt_map(self, node: OptMap) -> CostRange:
+        target = self.cost(node.target) + ONE
+        self._scopes.append({node.variable: _Local((), None, None)})
+        present = target + self.cost(node.body) + CostRange(LIST_BASE, LIST_BASE) + (NO_COST if node.flat else ONE)
+        self._scopes.pop()
+        return target + present.union(ONE)
 
     def _fold(self, node: Fold) -> CostRange:
         cost = self.cost(node.range)

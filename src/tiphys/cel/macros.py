@@ -1,6 +1,7 @@
 """Macros: calls that are other trees. `has`, the ones that walk over lists and maps, `cel.bind`, and those of optionals.
 
-The parser asks for every call; an answer of None means that it is a call of a function. Invariant: a macro is known by
+The parser asks for every call; an answer of None means that it is a call of a function. `cel.bind` is one only where the environment says so: in Kubernetes, in the selectors of
+devices. Invariant: a macro is known by
 its name, the number of its arguments and whether it has a target, and by nothing else, so functions may have its name
 with other arguments.
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from tiphys.cel.syntax import Bind, Call, Fold, Ident, Literal, MapNode, Node, Select, StructNode
+from tiphys.cel.syntax import Bind, Call, Fold, Ident, Literal, MapNode, Node, OptMap, Select, StructNode
 
 ACCUMULATORS = ("__result__", "@result")
 _FOLDS = {"all", "exists", "exists_one", "existsOne", "filter"}
@@ -21,6 +22,9 @@ _TRANSFORMS = {"transformList", "transformMap", "transformMapEntry"}
 
 class Expansion(Protocol):
     """What the parser does for macros."""
+
+    bindings: bool
+    """`cel.bind` is known."""
 
     def refuse(self, offset: int, message: str) -> Node:
         """Note an error."""
@@ -51,7 +55,7 @@ def expand_member(parser: Expansion, offset: int, target: Node, name: str, argum
         name in _TRANSFORMS and count in (3, 4)
     ):
         return _fold(parser, offset, name, target, arguments, 2, "argument must be a simple name")
-    if name == "bind" and count == 3 and isinstance(target, Ident) and target.name == "cel":
+    if name == "bind" and count == 3 and parser.bindings and isinstance(target, Ident) and target.name == "cel":
         return _bind(parser, offset, arguments)
     if name == "sortBy" and count == 2:
         return _sort_by(parser, offset, target, arguments)
@@ -100,14 +104,7 @@ def _sort_by(parser: Expansion, offset: int, target: Node, arguments: list[Node]
 
 
 def _opt_map(parser: Expansion, offset: int, target: Node, name: str, arguments: list[Node]) -> Node:
-    """Make `target.hasValue() ? optional.of(body) : optional.none()` with the value bound to the variable."""
     variable = arguments[0]
     if not isinstance(variable, Ident):
         return parser.refuse(variable.offset, f"{name}() variable name must be a simple identifier")
-    value = parser.made(Call(offset, "value", [target], member=True))
-    body = parser.made(Bind(offset, variable.name, value, arguments[1]))
-    if name == "optMap":
-        body = parser.made(Call(offset, "optional.of", [body]))
-    present = parser.made(Call(offset, "hasValue", [target], member=True))
-    absent = parser.made(Call(offset, "optional.none", []))
-    return parser.made(Call(offset, "_?_:_", [present, body, absent]))
+    return parser.made(OptMap(offset, target, variable.name, arguments[1], flat=name == "optFlatMap"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from tiphys.cel import types
-from tiphys.cel.code import SPENT, Code, Frame
+from tiphys.cel.code import SPENT, Code, Frame, spend
 from tiphys.cel.declarations import Function, Library, Overload
 from tiphys.cel.errors import EvaluationError
 from tiphys.cel.types import BOOL, STRING, optional_of
@@ -54,6 +54,30 @@ def value_or(first: Code, second: Code) -> Code:
         return other(frame)
 
     return Code(run, first.cost)
+
+
+def mapped(target: Code, slot: int, body: Code, flat: bool) -> Code:
+    """Plan `target.optMap(variable, body)`.
+
+    Upstream writes the target twice, for `hasValue` and for `value`; here it is evaluated once, and counted twice.
+    """
+    read, compute, target_cost = target.run, body.run, target.cost
+    present_cost = target_cost + 1 + body.cost + (0 if flat else 1)
+
+    def run(frame: Frame) -> Value:
+        before = frame[SPENT]
+        value = read(frame)
+        if value.__class__ is not Optional:
+            raise EvaluationError("no such overload")
+        if not value.present:
+            frame[SPENT] += 1
+            return NONE
+        spend(frame, frame[SPENT] - before + present_cost)
+        frame[slot] = value.value
+        found = compute(frame)
+        return found if flat else Optional(found)
+
+    return Code(run, target_cost + 1)
 
 
 def of_non_zero(value: Value) -> Optional:

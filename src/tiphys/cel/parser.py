@@ -27,6 +27,7 @@ from tiphys.cel.syntax import (
     Literal,
     MapNode,
     Node,
+    OptMap,
     Select,
     StructNode,
     qualified_name,
@@ -74,12 +75,12 @@ RESERVED: Final = frozenset(
 )
 
 
-def parse(source: Source) -> Node:
-    """Return the tree of an expression; raises CompileError."""
+def parse(source: Source, bindings: bool = False) -> Node:
+    """Return the tree of an expression, in which `cel.bind` may be a macro; raises CompileError."""
     if len(source.text) > SIZE_MAXIMUM:
         message = f"expression code point size exceeds limit: size: {len(source.text)}, limit {SIZE_MAXIMUM}"
         raise source.error([source.issue(-1, message)])
-    parser = Parser(source)
+    parser = Parser(source, bindings)
     try:
         tree = parser.whole()
     except _Stop:
@@ -96,8 +97,9 @@ class _Stop(Exception):
 class Parser:
     """The state of one parse: where it is, how deep, and what was wrong so far."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, bindings: bool) -> None:
         self.issues: list[Issue] = []
+        self.bindings = bindings
         self._source = source
         self._tokens, errors = lexer.tokens_of(source.text)
         self._position = 0
@@ -454,5 +456,7 @@ def children(node: Node) -> list[Node]:
             return [each for each in (node.range, node.condition, node.body) if each is not None]
         case Bind():
             return [node.value, node.body]
+        case OptMap():
+            return [node.target, node.body]
         case _:
             return []

@@ -14,7 +14,7 @@ from tiphys.cel.code import FIRST_VARIABLE, SPENT, Code, Frame, Run, constant, t
 from tiphys.cel.cost import LIST_BASE, MAP_BASE, REGEX_FACTOR, STRUCT_BASE, string_cost
 from tiphys.cel.data import Converter, converter
 from tiphys.cel.errors import EvaluationError
-from tiphys.cel.syntax import Bind, Call, Fold, Ident, ListNode, Literal, MapNode, Node, Select, StructNode
+from tiphys.cel.syntax import Bind, Call, Fold, Ident, ListNode, Literal, MapNode, Node, OptMap, Select, StructNode
 from tiphys.cel.types import ObjectType, Type
 from tiphys.cel.values import Optional, Struct, TypeValue, Value
 
@@ -72,6 +72,8 @@ class Planner:
                 return self._fold(node)
             case Bind():
                 return self._bind(node)
+            case OptMap():
+                return self._opt_map(node)
         raise AssertionError(f"no plan for {node!r}")
 
     # Names and fields
@@ -256,6 +258,14 @@ class Planner:
             return use(frame)
 
         return Code(run, value.cost + body.cost)
+
+    def _opt_map(self, node: OptMap) -> Code:
+        target = self.plan(node.target)
+        slot = self._place()
+        self._locals.append({node.variable: slot})
+        body = self.plan(node.body)
+        self._locals.pop()
+        return optionals.mapped(target, slot, body, node.flat)
 
 
 def _key(target: Type, field: str) -> str:

@@ -127,6 +127,16 @@ class Bind(Node):
     body: Node
 
 
+@dataclass(slots=True, eq=False)
+class OptMap(Node):
+    """`target.optMap(variable, body)`, or `optFlatMap` where the body is an optional itself."""
+
+    target: Node
+    variable: str
+    body: Node
+    flat: bool
+
+
 def qualified_name(node: Node) -> str | None:
     """Return `a.b.c` of a chain of names, or None."""
     if isinstance(node, Ident):

@@ -36,6 +36,8 @@ _RFC3339: Final = re.compile(
 _DATE: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)", re.ASCII)
 _OFFSET: Final = re.compile(r"([+-]?)(\d\d):(\d\d)", re.ASCII)
 _WORDS: Final = re.compile(r"(\d+)\s*([a-zA-Zµ]+)", re.ASCII)
+_DIGITS: Final = 20
+"""More than any duration has in its shortest unit."""
 _WORD_UNITS: Final = {
     ("ns", "nano"): 1,
     ("us", "µs", "micro"): 1_000,
@@ -58,7 +60,7 @@ def parse_duration(text: str) -> Duration | None:
     position = 0
     while position < len(body):
         match = _PART.match(body, position)
-        if match is None or not (match[1] or match[2]):
+        if match is None or not (match[1] or match[2]) or len(match[1]) > _DIGITS:
             return None
         unit = _UNITS[match[3]]
         fraction = (match[2] or "")[:18]
@@ -74,7 +76,7 @@ def parse_schema_duration(text: str) -> Duration | None:
     if found is not None:
         return found
     match = _WORDS.fullmatch(text.strip())
-    if match is None:
+    if match is None or len(match[1]) > _DIGITS:
         return None
     word = match[2].lower().removesuffix("s") if len(match[2]) > 2 else match[2].lower()
     for names, unit in _WORD_UNITS.items():
