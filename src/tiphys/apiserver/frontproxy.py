@@ -77,12 +77,13 @@ def identity_headers(user: User) -> list[tuple[str, str]]:
     headers += [(GROUP_HEADER, group) for group in user.groups]
     for key, values in user.extra.items():
         headers += [(EXTRA_PREFIX + quote(key, safe=_TOKEN), value) for value in values]
-    return headers
+    # names are UTF-8 on the wire, where headers are written and read as Latin-1
+    return [(name, value.encode().decode("latin-1")) for name, value in headers]
 
 
 def remote_user(headers: Mapping[str, str]) -> User | None:
     """Return the user that a front proxy names, None if it names nobody. Header names are in lower case."""
-    name = headers.get(USER_HEADER.lower(), "")
+    name = _read(headers.get(USER_HEADER.lower(), ""))
     if not name:
         return None
     groups = _split(headers.get(GROUP_HEADER.lower(), ""))
@@ -93,9 +94,13 @@ def remote_user(headers: Mapping[str, str]) -> User | None:
         for key, value in headers.items()
         if key.startswith(_LOWER_EXTRA)
     }
-    return User(name, groups, headers.get(UID_HEADER.lower(), ""), extra)
+    return User(name, groups, _read(headers.get(UID_HEADER.lower(), "")), extra)
+
+
+def _read(text: str) -> str:
+    return text.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 def _split(text: str) -> tuple[str, ...]:
     """Repeated headers come joined by the connection (wire/connection.py)."""
-    return tuple(part for part in text.split(", ") if part)
+    return tuple(_read(part) for part in text.split(", ") if part)

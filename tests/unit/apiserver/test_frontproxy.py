@@ -44,6 +44,7 @@ async def who(server: Server, peer: Peer, headers: dict[str, str]) -> tuple[int,
         User("jane", ("dev", "system:authenticated"), "42", {"scopes": ("a", "b"), "example.com/k:y": ("v",)}),
         User("system:serviceaccount:a:b", ("system:serviceaccounts", "system:authenticated")),
         User("system:anonymous", ("system:unauthenticated",)),
+        User("J\u00f6rg \u4f60", ("\u00fcber", "system:authenticated"), "", {"n\u00f6": ("\u00e4",)}),
     ],
 )
 def test_headers_carry_all_of_a_user(user: User) -> None:
