@@ -258,14 +258,14 @@ class Registry:
         now_s, size_bytes = self.clock.now_s(), context.size_bytes
         rules = self._context(context, now_s, creating=True)
         uid, name = self.randomness.uid(), obj["metadata"]["name"]
-        obj = await self.heavy.run(size_bytes, self._begin, kind, stored, obj, uid, rules)
+        obj = await self.heavy.run(size_bytes, self._begin, kind, stored, obj, uid, context, rules)
         attributes = self._attributes("CREATE", kind, stored, namespace, name, context, obj, None)
         attributes.name_is_generated = generated
         succeeded = False
         try:
             await self.admission.mutate(attributes)
             size_bytes = _weight(stored, obj, size_bytes)
-            value, warnings = await self.heavy.run(size_bytes, self._check_created, attributes, context, rules)
+            value, warnings = await self.heavy.run(size_bytes, self._check_created, attributes, rules)
             name = attributes.name
             await self.admission.validate(attributes)
             context.warnings.extend(warnings)
@@ -284,8 +284,11 @@ class Registry:
         finally:
             attributes.finish(succeeded)
 
-    def _begin(self, kind: Kind, stored: Kind, obj: JsonObject, uid: str, rules: Context) -> JsonObject:
-        """Return a new object in the version to work on, with its defaults and what only the server sets."""
+    def _begin(
+        self, kind: Kind, stored: Kind, obj: JsonObject, uid: str, context: WriteContext, rules: Context
+    ) -> JsonObject:
+        """Return a new object in the version to work on, with its defaults, what only the server sets, and the owner of
+        its fields: who writes owns what he wrote, not what admission adds."""
         strategy = stored.strategy
         obj = self.convert(kind, obj, stored)
         metadata = obj["metadata"]
@@ -297,11 +300,10 @@ class Registry:
             metadata.pop("generation", None)
         strategy.default(obj)
         strategy.prepare_for_create(obj, rules)
+        self._track(stored, {}, obj, context, rules.now)
         return obj
 
-    def _check_created(
-        self, attributes: Attributes, context: WriteContext, rules: Context
-    ) -> tuple[bytes, Sequence[str]]:
+    def _check_created(self, attributes: Attributes, rules: Context) -> tuple[bytes, Sequence[str]]:
         """Finish and validate what plugins made of a new object; return it encoded, and warnings. Raises ApiError."""
         stored, obj = attributes.kind, attributes.obj
         assert obj is not None
@@ -310,7 +312,6 @@ class Registry:
         if attributes.was_changed:
             attributes.name = settle_create(stored, attributes.namespace, obj)
             strategy.prepare_for_create(obj, rules)
-        self._track(stored, {}, obj, context, rules.now)
         causes = [*validate_object_meta(obj, stored, stored.namespaced), *strategy.validate(obj, rules)]
         if causes:
             raise invalid(stored.group, stored.kind, attributes.name, causes)
@@ -364,14 +365,14 @@ class Registry:
         now_s, old, size_bytes = self.clock.now_s(), current.obj, max(context.size_bytes, len(current.value))
         rules = self._context(context, now_s)
         change = _Change(kind, stored, namespace, name, make, combine, current)
-        new = await self.heavy.run(size_bytes, self._wanted, change, rules)
+        new = await self.heavy.run(size_bytes, self._wanted, change, context, rules)
         attributes = self._attributes("UPDATE", kind, stored, namespace, name, context, new, old)
         attributes.revision = current.revision
         succeeded = False
         try:
             await self.admission.mutate(attributes)
             size_bytes = _weight(stored, new, size_bytes)
-            value, warnings = await self.heavy.run(size_bytes, self._check_updated, attributes, change, context, rules)
+            value, warnings = await self.heavy.run(size_bytes, self._check_updated, attributes, change, rules)
             await self.admission.validate(attributes)
             if value is None:
                 return Written(stored, old, splice_revision(current.value, current.revision))
@@ -390,8 +391,9 @@ class Registry:
         finally:
             attributes.finish(succeeded)
 
-    def _wanted(self, change: _Change, rules: Context) -> JsonObject:
-        """Return what an update wants the object to be, with its defaults and what the server keeps. Raises ApiError."""
+    def _wanted(self, change: _Change, context: WriteContext, rules: Context) -> JsonObject:
+        """Return what an update wants the object to be, with its defaults, what the server keeps, and the owners of its
+        fields. Raises ApiError."""
         stored, old = change.stored, change.current.obj
         shown = self.convert(stored, _shown(stored, change.current), change.kind)
         new = self.convert(change.kind, change.make(shown), stored)
@@ -400,10 +402,11 @@ class Registry:
             new = change.combine(new, old)
         stored.strategy.default(new)
         self._prepare_update(stored, new, old, rules)
+        self._track(stored, old, new, context, rules.now)
         return new
 
     def _check_updated(
-        self, attributes: Attributes, change: _Change, context: WriteContext, rules: Context
+        self, attributes: Attributes, change: _Change, rules: Context
     ) -> tuple[bytes | None, Sequence[str]]:
         """Finish and validate what plugins made of an update; return it encoded (None: nothing changes), and warnings.
 
@@ -416,7 +419,6 @@ class Registry:
             stored.strategy.default(new)
             self._prepare_update(stored, new, old, rules)
         self._bump_generation(stored, new, old, rules.subresource)
-        self._track(stored, old, new, context, rules.now)
         if new == old and not change.current.stale:
             return None, ()
         causes = self._validate_update(stored, new, old, rules)

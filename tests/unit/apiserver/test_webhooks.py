@@ -240,6 +240,19 @@ async def test_configurations_run_in_the_order_of_their_names_each_on_the_last_r
     assert [request.path for request in hook.requests] == ["/one", "/two"]
 
 
+async def test_a_writer_owns_what_he_wrote_and_not_what_admission_added(server: Server) -> None:
+    patch = {"op": "add", "path": "/spec/nodeSelector", "value": {"a": "b"}}
+    async with serving(replying(lambda review: patched(review, patch))) as hook:
+        await register(server, "mutating", webhook(hook, rule("pods")))
+        made = await server.made(f"{PODS}?fieldManager=me", pod())
+    (entry,) = made["metadata"]["managedFields"]
+    owned = entry["fieldsV1"]["f:spec"]
+    assert entry["manager"] == "me"
+    assert "f:containers" in owned
+    assert not {"f:nodeSelector", "f:volumes", "f:serviceAccountName"} & set(owned)
+    assert hook.asked[0]["object"]["metadata"]["managedFields"] == [entry]
+
+
 @pytest.mark.parametrize(("policy", "asked"), [("Never", ["/a", "/b"]), ("IfNeeded", ["/a", "/b", "/a"])])
 async def test_a_webhook_may_ask_to_see_what_later_ones_changed(server: Server, policy: str, asked: list[str]) -> None:
     def answer(path: str, review: Review) -> Any:
