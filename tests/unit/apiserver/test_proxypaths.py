@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
-from proxy_backend import Front, front
+from proxy_backend import Front, echo, front
 
 from tiphys.apiserver.linkrewrite import Links, rewrite_body
+from tiphys.wire.server import HttpServer
+from tiphys.wire.tls import create_ca, issue, server_context
 
 PODS = "/api/v1/namespaces/default/pods"
 SERVICES = "/api/v1/namespaces/default/services"
@@ -98,6 +101,20 @@ async def test_a_session_goes_through(server: Front) -> None:
     async with asyncio.timeout(5):
         assert await session.read() == b"HELLO"
     session.close()
+
+
+async def test_a_backend_with_a_certificate_of_its_own(server: Front, tmp_path: Path) -> None:
+    issue(create_ca("nobody"), "nowhere", dns_names=["nowhere"], server=True).write(tmp_path / "crt", tmp_path / "key")
+    backend = HttpServer(echo, ssl_context=server_context(tmp_path / "crt", tmp_path / "key"))
+    port = await backend.start(server.address, 0)
+    await server.pod("web", ports=(port,))
+    try:
+        status, _, told = await server.ask("GET", f"{PODS}/https:web:{port}/proxy/x")
+        assert (status, told["path"]) == (200, "/x")
+        assert (await server.ask("GET", f"{PODS}/https:web:/proxy/x"))[0] == 200, "the first port of a container"
+        assert (await server.ask("GET", f"{PODS}/http:web:{port}/proxy/x"))[0] == 503
+    finally:
+        await backend.stop(0)
 
 
 async def test_names_and_ports(server: Front) -> None:
