@@ -40,13 +40,16 @@ class Form:
         return f"{_META_GROUP}/{self.version}"
 
 
-def accepted_form(accept: str, *, collection: bool = False, stream: bool = False, custom: bool = False) -> Form:
+def accepted_form(
+    accept: str, *, collection: bool = False, stream: bool = False, custom: bool = False, tables: bool = True
+) -> Form:
     """Return the first form in the client's order of preference that can be served. Raises ApiError 406.
 
     `collection`: the answer is a list (PartialObjectMetadataList is then the name of the partial form).
     `stream`: the answer is a watch, which is never YAML. `custom`: the kind is a custom resource.
+    `tables`: the kind has columns; reviews and the like have none.
     """
-    form = _accepted(accept or JSON, collection, stream, custom)
+    form = _accepted(accept or JSON, collection, stream, custom, tables)
     if form is None:
         offered = f"{JSON};stream=watch, {PROTOBUF};stream=watch" if stream else f"{JSON}, {YAML}, {PROTOBUF}"
         raise not_acceptable(f"only the following media types are accepted: {offered}")
@@ -55,15 +58,17 @@ def accepted_form(accept: str, *, collection: bool = False, stream: bool = False
 
 def accepted_media(accept: str) -> str:
     """Return the media type for an answer that has no other forms, such as a Status: JSON if none would do."""
-    form = _accepted(accept or JSON, False, False, False)
+    form = _accepted(accept or JSON, False, False, False, False)
     return JSON if form is None else form.media
 
 
 @lru_cache(maxsize=512)
-def _accepted(accept: str, collection: bool, stream: bool, custom: bool) -> Form | None:
+def _accepted(accept: str, collection: bool, stream: bool, custom: bool, tables: bool) -> Form | None:
     for media, parameters in _clauses(accept):
         form = _form(media, parameters, collection, stream)
-        if form is None or (form.media == PROTOBUF and (form.target == TABLE or (custom and form.target == PLAIN))):
+        if form is None or (form.target == TABLE and (not tables or form.media == PROTOBUF)):
+            continue
+        if custom and form.target == PLAIN and form.media == PROTOBUF:
             continue
         return None if stream and form.media == YAML else form
     return None

@@ -232,7 +232,7 @@ class Reads:
         `obj` carries its resourceVersion. Bytes are the canonical JSON as the registry returns it (`Written.body`): in
         the storage version, or for a custom kind in its own; a dict may be in any served version and is converted to `kind.version`.
         """
-        accept = accepted_form(request.headers.get("accept", ""), custom=kind.custom)
+        accept = accepted_form(request.headers.get("accept", ""), custom=kind.custom, tables=not kind.virtual)
         same = kind.conversion is not None or kind.storage_api_version == kind.api_version
         if isinstance(obj, bytes) and accept.target == PLAIN and accept.media != PROTOBUF and same:
             return _answer(obj, accept, status, request)

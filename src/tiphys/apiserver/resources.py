@@ -77,7 +77,8 @@ class Call(msgspec.Struct, frozen=True, eq=False):
     def context(self, subresource: str = "") -> WriteContext:
         """Return the write context that the request's parameters ask for. Raises ApiError, for an answer that the
         client would not accept as well: nothing is written then."""
-        accepted_form(self.request.headers.get("accept", ""), custom=self.kind.custom and subresource != "scale")
+        kind, accept = self.kind, self.request.headers.get("accept", "")
+        accepted_form(accept, custom=kind.custom and subresource != "scale", tables=not kind.virtual)
         return WriteContext(
             self.user,
             dry_run_of(self.request),

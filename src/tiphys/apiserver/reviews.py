@@ -11,14 +11,13 @@ from typing import Any
 from tiphys.api.kind import Context, JsonObject
 from tiphys.apiserver.authentication import RequestAuthenticator
 from tiphys.apiserver.bodyadmission import admit_body
-from tiphys.apiserver.negotiation import JSON, TABLE, YAML, accepted_form
 from tiphys.apiserver.pipeline import Authorizer
 from tiphys.apiserver.rbac import RbacAuthorizer
 from tiphys.apiserver.requestinfo import RequestInfo
 from tiphys.apiserver.resources import Call, SubresourceHandler
 from tiphys.apiserver.tokens import BadToken
 from tiphys.apiserver.user import User
-from tiphys.base.errors import bad_request, invalid, not_acceptable
+from tiphys.base.errors import bad_request, invalid
 from tiphys.wire.message import Answer, Response
 
 
@@ -104,8 +103,6 @@ def _answer(call: Call, review: JsonObject, status: JsonObject) -> Response:
     review["status"] = status
     metadata = review.setdefault("metadata", {})
     metadata.setdefault("creationTimestamp", None)
-    if accepted_form(call.request.headers.get("accept", "")).target == TABLE:
-        raise not_acceptable(f"only the following media types are accepted: {JSON}, {YAML}")
     return call.reads.render_object(call.kind, review, call.request, status=201)
 
 
