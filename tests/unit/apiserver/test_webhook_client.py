@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from typing import Any
 
@@ -131,9 +132,7 @@ async def test_certificates_that_do_not_fit_are_not_believed(client: WebhookClie
             client, other
         )
         named = {**hook.config(), "url": f"https://localhost:{hook.port}/"}
-        assert "x509: certificate is not valid for any names, but wanted to match localhost" in await failure(
-            client, named
-        )
+        assert "x509: certificate is valid for hook.hooks.svc, not localhost" in await failure(client, named)
         assert not hook.requests
         leaf = {**hook.config(), "caBundle": ca_bundle(certificate())}
         assert await client.post(leaf, BODY, 5)  # a bundle may hold the server's own certificate
@@ -142,7 +141,26 @@ async def test_certificates_that_do_not_fit_are_not_believed(client: WebhookClie
 async def test_an_expired_certificate_is_not_believed(client: WebhookClient) -> None:
     expired = issue(authority(), "hook", ip_addresses=["127.0.0.1"], server=True, days=0)
     async with serving(lambda path, review: allowed(review), expired) as hook:
-        assert "x509: certificate has expired or is not yet valid" in await failure(client, hook.config())
+        told = await failure(client, hook.config())
+    assert re.search(r"x509: certificate has expired or is not yet valid: current time \S+Z is after \S+Z$", told)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ({"dns_names": ["a.b"]}, "cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs"),
+        ({"ip_addresses": ["10.0.0.1"]}, "certificate is valid for 10.0.0.1, not 127.0.0.1"),
+    ],
+)
+async def test_the_names_of_a_certificate_are_told(client: WebhookClient, names: dict[str, Any], told: str) -> None:
+    async with serving(lambda path, review: allowed(review), issue(authority(), "hook", server=True, **names)) as hook:
+        assert (await failure(client, hook.config())).endswith(f"x509: {told}")
+
+
+async def test_a_common_name_is_no_server_name(client: WebhookClient) -> None:
+    async with serving(lambda path, review: allowed(review), issue(authority(), "localhost", server=True)) as hook:
+        named = {**hook.config(), "url": f"https://localhost:{hook.port}/"}
+        assert "x509: certificate relies on legacy Common Name field, use SANs instead" in await failure(client, named)
 
 
 async def test_plain_http_is_told_apart(client: WebhookClient) -> None:

@@ -24,7 +24,8 @@ import orjson
 
 from tiphys.api.causes import go_quote
 from tiphys.api.kind import JsonObject
-from tiphys.apiserver.webhooks.failures import describe_failure, describe_status
+from tiphys.apiserver.webhooks.certificates import explain
+from tiphys.apiserver.webhooks.failures import CERTIFICATE, describe_failure, describe_status
 from tiphys.apiserver.webhooks.services import Address, NotRoutable, ServiceResolver
 from tiphys.base.errors import TiphysError
 from tiphys.wire.http_client import HttpPool, WholeAnswer
@@ -191,7 +192,10 @@ class WebhookClient:
                     continue
                 if isinstance(error, TimeoutError) and error.errno is None:
                     raise
-                text = describe_failure(error, address, endpoint.server_name)
+                text = describe_failure(error, address)
+                if isinstance(error, ssl.SSLCertVerificationError):
+                    told = await explain(error, address, endpoint.server_name)
+                    text = f"{CERTIFICATE}{told}" if told else text
                 raise CallFailed(f"Post {go_quote(shown)}: {text}") from error
         raise AssertionError("unreachable: an endpoint has at least one address")
 

@@ -17,10 +17,9 @@ import orjson
 from tiphys.api.causes import go_quote
 from tiphys.wire.http_client import AnswerTooLarge, WholeAnswer
 
+CERTIFICATE = "tls: failed to verify certificate: x509: "
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21, 26, 79})
 """OpenSSL's codes for chains that lead to nobody who is trusted."""
-_OUT_OF_TIME = frozenset({9, 10})
-_WRONG_NAME = frozenset({62, 64})
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE", "PACKET_LENGTH")
 
 _STATUS_TEXTS: Mapping[int, str] = {
@@ -39,10 +38,10 @@ SHOWN_BYTES = 2048
 """How much of a refusal's text an error repeats."""
 
 
-def describe_failure(error: OSError, address: tuple[str, int], server_name: str) -> str:
+def describe_failure(error: OSError, address: tuple[str, int]) -> str:
     """Return what went wrong with a call to an address, without the URL."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"tls: failed to verify certificate: x509: {_certificate(error, server_name)}"
+        return f"{CERTIFICATE}{_certificate(error)}"
     if isinstance(error, ssl.SSLError):
         return _tls(error)
     host, port = address
@@ -56,14 +55,10 @@ def describe_failure(error: OSError, address: tuple[str, int], server_name: str)
     return _broken_off(str(error))
 
 
-def _certificate(error: ssl.SSLCertVerificationError, server_name: str) -> str:
-    code = error.verify_code
-    if code in _UNKNOWN_AUTHORITY:
+def _certificate(error: ssl.SSLCertVerificationError) -> str:
+    """Names and dates are told by certificates.py, which has seen the certificate."""
+    if error.verify_code in _UNKNOWN_AUTHORITY:
         return "certificate signed by unknown authority"
-    if code in _OUT_OF_TIME:
-        return "certificate has expired or is not yet valid"
-    if code in _WRONG_NAME:
-        return f"certificate is not valid for any names, but wanted to match {server_name}"
     return error.verify_message
 
 
