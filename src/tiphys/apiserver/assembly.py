@@ -155,7 +155,7 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
         **admitting_connections(kubelet_handlers(config.dialer, authorizer)),
     }
     virtual = {**review_handlers(authenticator, authorizer, rbac, audiences), ("", "bindings"): handle_binding}
-    aggregator = Aggregator(registry, config.front_proxy)
+    aggregator = Aggregator(registry, config.front_proxy, metrics)
     resources = Resources(kinds, registry, reads, subresources, virtual, aggregator)
     custom = CustomResources(registry, kinds, cache)
     health = Health(_checks(store, cache, clock))
@@ -165,9 +165,7 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     paths = server_paths(kinds, tokens, health, metrics, address, debug_paths(gate), aggregator=aggregator)
     own_groups = {kind.group for kind in kinds.all()}
     counted = RequestMetrics(metrics, kinds, paths.exact)
-    server = ApiServer(
-        authenticator, authorizer, resources, paths, own_groups, metrics=counted, clock=clock, gate=gate
-    )
+    server = ApiServer(authenticator, authorizer, resources, paths, own_groups, metrics=counted, clock=clock, gate=gate)
     publish_state(metrics, cache, store, health, config.kubernetes_version)
     publish_process(metrics, clock.now_s())
     await custom.load()

@@ -240,6 +240,9 @@ async def test_a_server_that_ails_and_recovers(world: World) -> None:
     url = f"https://localhost:{world.extension.port}{ROOT}"
     assert message == f"failing or missing response from {url}: bad status from {url}: 500"
     assert await world.ask("GET", FLUNDERS) == (503, "service unavailable\n")
+    _, metrics = await world.ask("GET", "/metrics")
+    assert f'aggregator_unavailable_apiservice{{name="{NAME}"}} 1' in metrics
+    assert f'aggregator_unavailable_apiservice_total{{name="{NAME}",reason="FailedDiscoveryCheck"}} 1' in metrics
     version = await world.discovered()
     assert (version["freshness"], len(version["resources"])) == ("Stale", 1), "what was known is told on"
     world.extension.healthy = True

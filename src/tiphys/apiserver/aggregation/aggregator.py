@@ -21,6 +21,7 @@ from tiphys.apiserver.frontproxy import FrontProxy
 from tiphys.apiserver.registry import Registry
 from tiphys.apiserver.user import User
 from tiphys.base.errors import ApiError, path_not_found
+from tiphys.base.metrics import Counter, Metrics
 from tiphys.wire.message import Answer, Request
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ TRUST_EVERY_S = 60.0
 class Aggregator:
     """See the module's docstring. `run` until cancelled, then `close`."""
 
-    def __init__(self, registry: Registry, front_proxy: FrontProxy | None) -> None:
+    def __init__(self, registry: Registry, front_proxy: FrontProxy | None, metrics: Metrics | None = None) -> None:
         self._registry = registry
+        self._losses = _publish_availability(metrics or Metrics(), self)
         self._front_proxy = front_proxy
         self._kind = _kind(registry, "apiregistration.k8s.io", "apiservices")
         self.services = ApiServices(self._cache(self._kind))
@@ -91,7 +93,9 @@ class Aggregator:
             from tiphys.apiserver.aggregation.remoteside import RemoteSide
 
             services, slices = self._objects("", "services"), self._objects("discovery.k8s.io", "endpointslices")
-            self._remote = RemoteSide(self.services, services, slices, self._registry, self._kind, self._front_proxy)
+            self._remote = RemoteSide(
+                self.services, services, slices, self._registry, self._kind, self._front_proxy, self._losses
+            )
             self._wanted.set()
 
     async def _publish(self, front_proxy: FrontProxy) -> None:
@@ -107,6 +111,18 @@ class Aggregator:
 
     def _cache(self, kind: Kind) -> ResourceCache:
         return self._registry.cache.resource(self._registry.storage_kind(kind).storage_prefix())
+
+
+def _publish_availability(metrics: Metrics, aggregator: Aggregator) -> Counter:
+    """Publish who is unavailable; return the counter of losses."""
+
+    def unavailable() -> list[tuple[tuple[str, ...], float]]:
+        return [((each.name,), float(not each.available)) for each in aggregator.services.by_name.values()]
+
+    text = "Gauge of APIServices which are marked as unavailable broken down by APIService name."
+    metrics.collect("gauge", "aggregator_unavailable_apiservice", text, ("name",), unavailable)
+    text = "Counter of APIServices which are marked as unavailable broken down by APIService name and reason."
+    return metrics.counter("aggregator_unavailable_apiservice_total", text, ("name", "reason"))
 
 
 def _kind(registry: Registry, group: str, plural: str) -> Kind:

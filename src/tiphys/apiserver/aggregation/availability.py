@@ -25,6 +25,7 @@ from tiphys.apiserver.cache import CachedEvent, ResourceCache
 from tiphys.apiserver.registry import Registry, WriteContext, take_status
 from tiphys.apiserver.user import API_SERVER
 from tiphys.base.errors import ApiError
+from tiphys.base.metrics import Counter
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,27 @@ def with_condition(service: JsonObject, finding: Finding, now: str) -> JsonObjec
     return {**service, "status": {**(service.get("status") or {}), "conditions": conditions}}
 
 
+class ConditionWriter:
+    """Writes findings into APIServices; counts those that make one unavailable, by name and reason."""
+
+    def __init__(self, registry: Registry, kind: Kind, losses: Counter) -> None:
+        self._registry = registry
+        self._kind = kind
+        self._losses = losses
+
+    async def write(self, name: str, finding: Finding) -> None:
+        """Write the condition unless it says the same already. Raises ApiError."""
+        now = self._registry.now()
+        current = self._registry.current(self._kind, "", name)
+        if current is None or with_condition(current.obj, finding, now).get("status") == current.obj.get("status"):
+            return
+        context = WriteContext(API_SERVER, field_manager="kube-apiserver", subresource="status")
+        change = partial(with_condition, finding=finding, now=now)
+        await self._registry.update(self._kind, "", name, change, context, combine=take_status)
+        if finding.status != "True":
+            self._losses.inc((name, finding.reason))
+
+
 class Availability:
     """Keeps the conditions of remote APIServices true. `run` until cancelled.
 
@@ -98,16 +120,14 @@ class Availability:
         services: ApiServices,
         resolver: Resolver,
         forwarder: Forwarder,
-        registry: Registry,
-        kind: Kind,
         documents: RemoteDocuments,
+        writer: ConditionWriter,
     ) -> None:
         self._services = services
         self._resolver = resolver
         self._forwarder = forwarder
-        self._registry = registry
-        self._kind = kind
         self._documents = documents
+        self._writer = writer
         self._dirty: dict[str, None] = {}
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._pauses: dict[str, float] = {}
@@ -193,7 +213,7 @@ class Availability:
         else:
             self._documents.lose(name)
         try:
-            await self._write(name, finding)
+            await self._writer.write(name, finding)
         except ApiError as error:
             if error.code != 404:
                 log.warning("the condition of APIService %s is written again: %s", name, error)
@@ -247,13 +267,3 @@ class Availability:
         if 200 <= answer.status < 300:
             return ""
         return f"failing or missing response from {url}: bad status from {url}: {answer.status}"
-
-    async def _write(self, name: str, finding: Finding) -> None:
-        """Write the condition unless it says the same already. Raises ApiError."""
-        now = self._registry.now()
-        current = self._registry.current(self._kind, "", name)
-        if current is None or with_condition(current.obj, finding, now).get("status") == current.obj.get("status"):
-            return
-        context = WriteContext(API_SERVER, field_manager="kube-apiserver", subresource="status")
-        change = partial(with_condition, finding=finding, now=now)
-        await self._registry.update(self._kind, "", name, change, context, combine=take_status)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from tiphys.api.kind import Kind
 from tiphys.apiserver.aggregation.apiservices import ApiService, ApiServices
-from tiphys.apiserver.aggregation.availability import Availability
+from tiphys.apiserver.aggregation.availability import Availability, ConditionWriter
 from tiphys.apiserver.aggregation.documents import RemoteDocuments
 from tiphys.apiserver.aggregation.forwarding import OPENAPI_READER, Forwarder
 from tiphys.apiserver.aggregation.resolving import Resolver
 from tiphys.apiserver.cache import ResourceCache
 from tiphys.apiserver.frontproxy import FrontProxy
 from tiphys.apiserver.registry import Registry
+from tiphys.base.metrics import Counter
 from tiphys.wire.message import Answer, Request
 
 
@@ -25,11 +26,13 @@ class RemoteSide:
         registry: Registry,
         kind: Kind,
         front_proxy: FrontProxy | None,
+        losses: Counter,
     ) -> None:
         resolver = Resolver(services, slices, lambda count: registry.randomness.integer(0, count - 1))
         self.forwarder = Forwarder(resolver, front_proxy)
         self.documents = RemoteDocuments(apiservices, self.forwarder)
-        self.availability = Availability(apiservices, resolver, self.forwarder, registry, kind, self.documents)
+        writer = ConditionWriter(registry, kind, losses)
+        self.availability = Availability(apiservices, resolver, self.forwarder, self.documents, writer)
         self.availability.watch(services, slices)
 
     async def describe(self, request: Request, service: ApiService) -> Answer:
