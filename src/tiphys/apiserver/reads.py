@@ -202,7 +202,7 @@ class Reads:
         for number, some in enumerate(slices(objects, WEIGHED_AT_ONCE)):
             if number:
                 await asyncio.sleep(0)
-            size += sum(len(obj.value) for obj in some)
+            size += sum([len(obj.value) for obj in some])
         return size > self._limits.list_memo_bytes
 
     async def watch_objects(self, kind: Kind, namespace: str, request: Request, *, name: str = "") -> Stream:

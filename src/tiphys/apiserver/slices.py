@@ -41,7 +41,7 @@ def slices(objects: Sequence[T], size: int = SLICE_OBJECTS) -> Iterator[Sequence
 
 def is_one_slice(objects: Sequence[Stored], limit_bytes: int) -> bool:
     """Tell whether the objects may be worked on at once."""
-    return len(objects) <= SLICE_OBJECTS and sum(len(obj.value) for obj in objects) <= limit_bytes
+    return len(objects) <= SLICE_OBJECTS and sum([len(obj.value) for obj in objects]) <= limit_bytes
 
 
 def weighed_slices(objects: Sequence[S], limit_bytes: int = SLICE_BYTES) -> Iterator[Sequence[S]]:
@@ -49,6 +49,9 @@ def weighed_slices(objects: Sequence[S], limit_bytes: int = SLICE_BYTES) -> Iter
 
     The first piece comes in any case, be it empty."""
     for some in slices(objects):
+        if sum([len(obj.value) for obj in some]) <= limit_bytes:
+            yield some
+            continue
         start = size_bytes = 0
         for at, obj in enumerate(some):
             if size_bytes and size_bytes + len(obj.value) > limit_bytes:
