@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from tiphys.api import schemanode as nodes
 from tiphys.api.causes import invalid_value, required
 from tiphys.api.correlation import Correlated
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 _PRESERVE = "x-kubernetes-preserve-unknown-fields"
 _EMBEDDED = "x-kubernetes-embedded-resource"
-_RULES = "x-kubernetes-validations"
+_RULES = b'"x-kubernetes-validations"'
 _RATCHETING_FROM = 30
 """Kubernetes minor from which an update may leave what was wrong before."""
 _BLOCKING = frozenset(
@@ -49,48 +51,88 @@ _UNCHECKED = (
 
 
 class CustomNode(nodes.Node):
-    """A place in a custom resource. Types are left to validation; unknown fields are pruned here."""
+    """A place in a custom resource. Types are left to validation; unknown fields are pruned here.
 
-    __slots__ = ("additional", "default_value", "defaults", "fields", "item", "keep_unknown", "kind", "nullable")
+    What stands below is made when it is first looked at: schemas are large, and objects use little of them.
+    """
+
+    __slots__ = (
+        "_additional",
+        "_defaults",
+        "_fields",
+        "_item",
+        "_root",
+        "default_value",
+        "keep_unknown",
+        "kind",
+        "nullable",
+    )
 
     def __init__(self, schema: Mapping[str, Any], root: bool = False) -> None:
         super().__init__(schema)
         self.keep_unknown = bool(schema.get(_PRESERVE))
         self.nullable = bool(schema.get("nullable"))
         self.default_value = schema.get("default")
-        self.fields: dict[str, nodes.Node] = {
-            name: CustomNode(child) for name, child in (schema.get("properties") or {}).items()
-        }
-        additional = schema.get("additionalProperties")
-        self.additional: CustomNode | None = None
-        if isinstance(additional, Mapping):
-            self.additional = CustomNode(additional)
-        elif additional is True:
-            self.additional = CustomNode({_PRESERVE: True})
-        items = schema.get("items")
-        self.item: CustomNode | None = CustomNode(items) if isinstance(items, Mapping) else None
+        self._root = root or bool(schema.get(_EMBEDDED))
+        self._fields: dict[str, nodes.Node] | None = None
+        self._defaults: list[tuple[str, CustomNode]] | None = None
+        self._additional: CustomNode | None = None
+        self._item: CustomNode | None = None
         self.kind = self._kind(schema)
-        if root or schema.get(_EMBEDDED):
-            self.fields["apiVersion"] = nodes.StringNode()
-            self.fields["kind"] = nodes.StringNode()
-            self.fields["metadata"] = metadata_node()
-            self.kind = "struct"
-        self.defaults = [
-            (name, node)
-            for name, node in self.fields.items()
-            if isinstance(node, CustomNode) and node.default_value is not None
-        ]
-        if self.item is not None and not schema.get("x-kubernetes-list-type"):
+        if self.kind == "list" and not schema.get("x-kubernetes-list-type"):
             self.list_type = "atomic"
 
     def _kind(self, schema: Mapping[str, Any]) -> str:
-        if self.item is not None or schema.get("type") == "array":
+        if self._root:
+            return "struct"
+        if isinstance(schema.get("items"), Mapping) or schema.get("type") == "array":
             return "list"
-        if self.additional is not None:
+        if schema.get("additionalProperties") not in (None, False):
             return "map"
-        if self.fields or schema.get("type") == "object":
+        if schema.get("properties") or schema.get("type") == "object":
             return "struct"
         return "raw" if self.keep_unknown else "scalar"
+
+    @property
+    def fields(self) -> dict[str, nodes.Node]:
+        """The nodes of the fields that the schema names."""
+        if self._fields is None:
+            fields: dict[str, nodes.Node] = {
+                name: CustomNode(child) for name, child in (self.definition.get("properties") or {}).items()
+            }
+            if self._root:
+                fields["apiVersion"] = nodes.StringNode()
+                fields["kind"] = nodes.StringNode()
+                fields["metadata"] = metadata_node()
+            self._fields = fields
+        return self._fields
+
+    @property
+    def defaults(self) -> list[tuple[str, CustomNode]]:
+        """The fields that have a default."""
+        if self._defaults is None:
+            self._defaults = [
+                (name, node)
+                for name, node in self.fields.items()
+                if isinstance(node, CustomNode) and node.default_value is not None
+            ]
+        return self._defaults
+
+    @property
+    def additional(self) -> CustomNode | None:
+        """The node of the values of a map, None where the schema allows no names but its own."""
+        told = self.definition.get("additionalProperties")
+        if self._additional is None and (told is True or isinstance(told, Mapping)):
+            self._additional = CustomNode(told if isinstance(told, Mapping) else {_PRESERVE: True})
+        return self._additional
+
+    @property
+    def item(self) -> CustomNode | None:
+        """The node of the items of a list."""
+        items = self.definition.get("items")
+        if self._item is None and isinstance(items, Mapping):
+            self._item = CustomNode(items)
+        return self._item
 
     @property
     def shape(self) -> str:  # type: ignore[override]
@@ -121,8 +163,9 @@ class CustomNode(nodes.Node):
 
     def _decode_object(self, value: dict[str, Any], path: nodes.Path, found: nodes.Findings) -> None:
         dropped: list[str] = []
+        fields, additional = self.fields, self.additional
         for key, element in value.items():
-            node = self.fields.get(key) or self.additional
+            node = fields.get(key) or additional
             if node is None:
                 if not self.keep_unknown:
                     found.unknown.append(nodes.path_text((path, key)))
@@ -152,8 +195,9 @@ class CustomNode(nodes.Node):
             if name not in value or (value[name] is None and not node.nullable):
                 value[name] = copy_json(node.default_value)
         dropped: list[str] = []
+        fields, additional = self.fields, self.additional
         for name, element in value.items():
-            child = self.fields.get(name) or self.additional
+            child = fields.get(name) or additional
             if not isinstance(child, CustomNode):
                 continue
             if element is not None:
@@ -169,14 +213,6 @@ class CustomNode(nodes.Node):
 _UNKNOWN = nodes.Node()
 
 
-def has_rules(schema: Mapping[str, Any]) -> bool:
-    """Return whether a schema has a validation rule anywhere in its structure."""
-    if schema.get(_RULES):
-        return True
-    below = [*(schema.get("properties") or {}).values(), schema.get("items"), schema.get("additionalProperties")]
-    return any(isinstance(child, Mapping) and has_rules(child) for child in below)
-
-
 class StructuralSchema:
     """The schema of one version of a custom resource. See the module's docstring."""
 
@@ -184,7 +220,7 @@ class StructuralSchema:
         self.definition = schema
         self.minor = minor
         self.root: nodes.Node = CustomNode(schema, root=True)
-        self._has_rules = has_rules(schema)
+        self._has_rules = _RULES in orjson.dumps(schema)
         self._rules: RuleTree | None = None
 
     def decode(self, obj: JsonObject) -> DecodeResult:
