@@ -48,6 +48,7 @@ from tiphys.apiserver.plugins.podsecurity import PodSecurity
 from tiphys.apiserver.plugins.podserviceaccount import PodServiceAccount
 from tiphys.apiserver.plugins.resourcequota import ResourceQuota
 from tiphys.apiserver.plugins.runtimeclass import RuntimeClass
+from tiphys.apiserver.policies.metrics import PolicyMetrics
 from tiphys.apiserver.policies.plugins import PolicyPlugins
 from tiphys.apiserver.policies.status import PolicyStatus
 from tiphys.apiserver.rbac import RbacAuthorizer
@@ -141,10 +142,10 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     rbac = RbacAuthorizer(cache, _finder(kinds, "rbac.authorization.k8s.io"))
     authorizer = AuthorizerChain(NodeAuthorizer(cache, _finder(kinds, "")), rbac)
     mutating, validating = webhook_plugins(cache, kinds, webhooks, converter, authorizer, clock, randomness)
-    policies = PolicyPlugins(cache, kinds, converter, authorizer)
+    metrics = Metrics()
+    policies = PolicyPlugins(cache, kinds, converter, authorizer, PolicyMetrics(metrics, clock))
     dynamic = [*policies.mutating(), mutating, *policies.validating(), validating]
     admission = _admission(config, cache, kinds, clock, randomness, rbac, authorizer, dynamic)
-    metrics = Metrics()
     registry = Registry(MeasuredStore(store, metrics, clock), cache, kinds, admission, clock, randomness, converter)
     authenticator = RequestAuthenticator(tokens, audiences, cache, _finder(kinds, ""), config.front_proxy)
     subresources: dict[tuple[str, str], SubresourceHandler] = {

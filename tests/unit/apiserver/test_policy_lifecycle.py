@@ -294,3 +294,25 @@ async def test_a_generated_name_is_told_to_validating_policies_only() -> None:
         answer = await server.answer("POST", CONFIG_MAPS, {"metadata": {"generateName": "gen-"}})
         assert isinstance(answer, Response)
         assert answer.status == 201, answer.body
+
+
+async def test_refusals_warnings_and_mutations_are_counted_under_upstreams_names() -> None:
+    async with running_server() as server:
+        await server.made(VALIDATING, validating("v", "object.data.k == 'v'"))
+        await server.made(VALIDATING_BINDINGS, binding("v", "deny"))
+        await server.made(VALIDATING_BINDINGS, binding("v", "warn", ["Warn"]))
+        await server.made(MUTATING, mutating("m", "Object{data: {'l': object.data.k}}"))
+        await server.made(MUTATING_BINDINGS, binding("m", "bm", []))
+        assert await refusal(server) == ""
+        assert await refusal(server, config_map(k="w")) != ""
+        assert await refusal(server, config_map(l="w")) != ""
+        code, text = await server.call("GET", "/metrics")
+        assert code == 200
+        name = "apiserver_validating_admission_policy_check"
+        series = '{policy="v",policy_binding="%s",error_type="no_error",enforcement_action="%s"} 1\n'
+        assert f"{name}_total{series % ('deny', 'deny')}" in text
+        assert f"{name}_total{series % ('warn', 'warn')}" in text
+        assert f'{name}_duration_seconds_count{{policy="v",policy_binding="deny",error_type="no_error"' in text
+        name = 'apiserver_mutating_admission_policy_check_total{policy="m",policy_binding="bm",error_type='
+        assert f'{name}"no_error"}} 2\n' in text
+        assert f'{name}"invalid_error"}} 1\n' in text

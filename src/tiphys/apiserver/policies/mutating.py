@@ -25,6 +25,7 @@ from tiphys.apiserver.policies.compile import MutatingPolicy, Mutation
 from tiphys.apiserver.policies.conditions import ConditionsFailed, conditions_match
 from tiphys.apiserver.policies.evaluation import QUICK_LIMIT, Evaluation, OutOfBudget
 from tiphys.apiserver.policies.invocation import Convert, Invocation, Invocations, Problem
+from tiphys.apiserver.policies.metrics import NO_ERROR, PolicyMetrics, error_type
 from tiphys.apiserver.policies.patches import PatchFailed, apply_configuration, json_patch
 from tiphys.apiserver.policies.validating import name_of, shown
 from tiphys.apiserver.policies.variables import Inputs
@@ -66,12 +67,14 @@ class MutatingDispatcher:
         authorizer: Authorizer,
         kinds: Kinds,
         convert: Convert,
+        metrics: PolicyMetrics,
     ) -> None:
         self._invocations = invocations
         self._kinds = kinds
         self._namespaces = namespaces
         self._authorizer = authorizer
         self._convert = convert
+        self._metrics = metrics
 
     async def mutate(self, attributes: Attributes) -> None:
         """Change the object under admission. Raises ApiError if a policy cannot be applied and must be."""
@@ -111,13 +114,17 @@ class MutatingDispatcher:
         except ConditionsFailed as error:
             return [str(error)]
         before, errors = _encoded(attributes.obj), []
-        for mutation in compiled.mutations:
+        for number, mutation in enumerate(compiled.mutations):
+            started_s, told = self._metrics.now_s(), NO_ERROR
             try:
-                inputs = await self._inputs(attributes, invocation)
+                if number:
+                    inputs = await self._inputs(attributes, invocation)
                 result = await self._mutate(attributes, invocation, mutation, inputs)
                 await self._put_back(attributes, result, invocation.matched)
             except (PatchFailed, OutOfBudget) as error:
                 errors.append(str(error))
+                told = error_type(errors[-1])
+            self._metrics.mutated(invocation.policy.name, invocation.binding.name, told, started_s)
         if _encoded(attributes.obj) != before:
             rounds.changed()
             rounds.mutated = True

@@ -21,6 +21,7 @@ from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.pipeline import Authorizer
 from tiphys.apiserver.policies.access import GROUP, POLICY_OF, PolicyParamAccess
 from tiphys.apiserver.policies.invocation import Invocations
+from tiphys.apiserver.policies.metrics import PolicyMetrics
 from tiphys.apiserver.policies.params import Params
 from tiphys.apiserver.policies.source import PolicySource
 from tiphys.apiserver.rulematching import Equivalents, Matcher
@@ -71,11 +72,14 @@ class ValidatingAdmissionPolicies(_PolicyPlugin["ValidatingPolicy", "ValidatingD
 class PolicyPlugins:
     """Makes the plugins from the parts of a server."""
 
-    def __init__(self, cache: WatchCache, kinds: Kinds, converter: Converter, authorizer: Authorizer) -> None:
+    def __init__(
+        self, cache: WatchCache, kinds: Kinds, converter: Converter, authorizer: Authorizer, metrics: PolicyMetrics
+    ) -> None:
         self._cache = cache
         self._kinds = kinds
         self._converter = converter
         self._authorizer = authorizer
+        self._metrics = metrics
         namespaces = kinds.resource("", "v1", "namespaces")
         assert namespaces is not None, "namespaces are served by every version"
         self._namespaces = cache.resource(namespaces.storage_prefix())
@@ -125,12 +129,14 @@ class PolicyPlugins:
     def _mutating_dispatcher(self, invocations: Invocations[Any]) -> MutatingDispatcher:
         from tiphys.apiserver.policies.mutating import MutatingDispatcher
 
-        return MutatingDispatcher(invocations, self._namespaces, self._authorizer, self._kinds, self._convert)
+        return MutatingDispatcher(
+            invocations, self._namespaces, self._authorizer, self._kinds, self._convert, self._metrics
+        )
 
     def _validating_dispatcher(self, invocations: Invocations[Any]) -> ValidatingDispatcher:
         from tiphys.apiserver.policies.validating import ValidatingDispatcher
 
-        return ValidatingDispatcher(invocations, self._namespaces, self._authorizer, self._convert)
+        return ValidatingDispatcher(invocations, self._namespaces, self._authorizer, self._convert, self._metrics)
 
     # Objects in other versions
 

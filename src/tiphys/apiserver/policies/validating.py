@@ -25,6 +25,7 @@ from tiphys.apiserver.policies.compile import ValidatingPolicy, Validation
 from tiphys.apiserver.policies.conditions import ConditionsFailed, conditions_match
 from tiphys.apiserver.policies.evaluation import QUICK_LIMIT, Evaluation, OutOfBudget
 from tiphys.apiserver.policies.invocation import Convert, Invocation, Invocations, Problem
+from tiphys.apiserver.policies.metrics import NO_ERROR, PolicyMetrics, error_type
 from tiphys.apiserver.policies.variables import Inputs
 from tiphys.base.errors import ApiError, forbidden
 
@@ -39,6 +40,8 @@ class Denial(NamedTuple):
     """Of the validation, from 0."""
     message: str
     reason: str = ""
+    failed: bool = False
+    """It could not be evaluated."""
 
 
 class Verdict(NamedTuple):
@@ -60,11 +63,13 @@ class ValidatingDispatcher:
         namespaces: ResourceCache,
         authorizer: Authorizer,
         convert: Convert,
+        metrics: PolicyMetrics,
     ) -> None:
         self._invocations = invocations
         self._namespaces = namespaces
         self._authorizer = authorizer
         self._convert = convert
+        self._metrics = metrics
 
     async def validate(self, attributes: Attributes) -> None:
         """Raise ApiError if a policy refuses the write."""
@@ -79,17 +84,29 @@ class ValidatingDispatcher:
             version = invocation.matched.api_version
             if version not in inputs:
                 inputs[version] = await self._inputs(attributes, invocation.matched)
+            started_s = self._metrics.now_s()
             verdict, cost = await judge(invocation, inputs[version])
             if cost > QUICK_LIMIT:
                 await asyncio.sleep(0)
             for denied in _act(attributes, invocation, verdict):
                 refusal = refusal or denied
+            if verdict.denials or verdict.errors:
+                self._count(invocation, verdict, started_s)
             for key, value in verdict.annotations:
                 annotations.setdefault(f"{invocation.policy.name}/{key}", {})[value] = None
         for key, values in annotations.items():
             attributes.annotate(key, ", ".join(values))
         if refusal is not None:
             raise refusal
+
+    def _count(self, invocation: Invocation[ValidatingPolicy], verdict: Verdict, started_s: float) -> None:
+        policy, binding = invocation.policy.name, invocation.binding
+        for denial in verdict.denials:
+            error = error_type(denial.message) if denial.failed else NO_ERROR
+            for action in binding.actions:
+                self._metrics.validated(policy, binding.name, error, action.lower(), started_s)
+        for message in verdict.errors:
+            self._metrics.validated(policy, binding.name, error_type(message), "deny", started_s)
 
     async def _inputs(self, attributes: Attributes, matched: Kind) -> Inputs:
         obj, old = await shown(attributes, matched, self._convert)
@@ -138,15 +155,18 @@ async def judge(invocation: Invocation[ValidatingPolicy], inputs: Inputs) -> tup
         if not await conditions_match(compiled.conditions, bindings, compiled.variables, fail=policy.fail):
             return Verdict(), 0
     except ConditionsFailed as error:
-        return Verdict([Denial(0, str(error))]), 0
+        return Verdict([Denial(0, str(error), failed=True)]), 0
     evaluation = Evaluation(bindings, compiled.variables, POLICY_LIMIT)
-    notes = Evaluation(bindings, compiled.variables, POLICY_LIMIT)
     try:
         denials = await _denials(invocation, evaluation, bindings)
+        cost = POLICY_LIMIT - evaluation.left
+        if not compiled.annotations:
+            return Verdict(denials), cost
+        notes = Evaluation(bindings, compiled.variables, POLICY_LIMIT)
         annotations, errors = await _annotations(invocation, notes)
     except OutOfBudget as error:
-        return Verdict([Denial(0, str(error))] if policy.fail else ()), POLICY_LIMIT
-    return Verdict(denials, annotations, errors), 2 * POLICY_LIMIT - evaluation.left - notes.left
+        return Verdict([Denial(0, str(error), failed=True)] if policy.fail else ()), POLICY_LIMIT
+    return Verdict(denials, annotations, errors), cost + POLICY_LIMIT - notes.left
 
 
 async def _denials(
@@ -156,7 +176,11 @@ async def _denials(
     policy, compiled = invocation.policy, invocation.policy.compiled
     results = [await evaluation.evaluate(validation.condition) for validation in compiled.validations]
     failed = [index for index, result in enumerate(results) if not result.error and result.value is not True]
-    denials = [Denial(index, result.error) for index, result in enumerate(results) if result.error and policy.fail]
+    denials = [
+        Denial(index, result.error, failed=True) for index, result in enumerate(results) if result.error and policy.fail
+    ]
+    if not failed:
+        return denials
     messages = Evaluation(bindings, compiled.variables, evaluation.left)
     try:
         for index in failed:
@@ -165,7 +189,7 @@ async def _denials(
     except OutOfBudget as error:
         if not policy.fail:
             return []
-        return [Denial(index, f"failed messageExpression: {error}") for index in range(len(results))]
+        return [Denial(index, f"failed messageExpression: {error}", failed=True) for index in range(len(results))]
     return sorted(denials)
 
 
