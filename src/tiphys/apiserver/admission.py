@@ -71,7 +71,7 @@ class Attributes(msgspec.Struct, eq=False):
     deadline_s: float = 0.0
     """Monotonic time at which the request must be answered; 0 for none."""
     audit: dict[str, str] | None = None
-    """Audit annotations by full key; `annotate` fills it."""
+    """Audit annotations by full key, those of the request; `annotate` fills it."""
     revision: int = 0
     """Of `old`; 0 for a create."""
     name_is_generated: bool = False

@@ -141,8 +141,8 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     reads = Reads(cache, store, clock, randomness, converter=converter)
     rbac = RbacAuthorizer(cache, _finder(kinds, "rbac.authorization.k8s.io"))
     authorizer = AuthorizerChain(NodeAuthorizer(cache, _finder(kinds, "")), rbac)
-    mutating, validating = webhook_plugins(cache, kinds, webhooks, converter, authorizer, clock, randomness)
     metrics = Metrics()
+    mutating, validating = webhook_plugins(cache, kinds, webhooks, converter, authorizer, clock, randomness, metrics)
     policies = PolicyPlugins(cache, kinds, converter, authorizer, PolicyMetrics(metrics, clock))
     dynamic = [*policies.mutating(), mutating, *policies.validating(), validating]
     admission = _admission(config, cache, kinds, clock, randomness, rbac, authorizer, dynamic)

@@ -68,6 +68,7 @@ async def admit_body(
         body=body,
         parameters=context.parameters,
         deadline_s=context.deadline_s,
+        audit=call.request.notes,
     )
     await admission.mutate(attributes)
     await admission.validate(attributes)

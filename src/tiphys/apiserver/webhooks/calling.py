@@ -23,6 +23,7 @@ from tiphys.apiserver.pipeline import Authorizer
 from tiphys.apiserver.rulematching import Matcher
 from tiphys.apiserver.webhooks.client import CallFailed, WebhookClient
 from tiphys.apiserver.webhooks.hooks import Hook
+from tiphys.apiserver.webhooks.metrics import MUTATING, VALIDATING, WebhookMetrics
 from tiphys.apiserver.webhooks.review import (
     BadReview,
     Outcome,
@@ -107,8 +108,10 @@ class Caller:
         authorizer: Authorizer,
         clock: Clock,
         randomness: Randomness,
+        metrics: WebhookMetrics,
     ) -> None:
         self.convert = convert
+        self._metrics = metrics
         self._client = client
         self._matcher = matcher
         self._namespaces = namespaces
@@ -137,6 +140,21 @@ class Caller:
         """Ask a webhook. Raises Unanswered, and ApiError for a refusal."""
         if attributes.dry_run and hook.side_effects not in _WITHOUT_SIDE_EFFECTS:
             raise dry_run_unsupported(hook.name)
+        sort, began_s = MUTATING if shown.mutating else VALIDATING, self._clock.monotonic_s()
+        try:
+            outcome = await self._outcome(hook, matched, attributes, shown)
+        except Unanswered:
+            self._metrics.failed(hook, sort, attributes.operation, self._clock.monotonic_s() - began_s)
+            raise
+        self._record(hook, outcome, attributes)
+        error = None if outcome.allowed else refusal(hook.name, outcome.status)
+        code = 200 if error is None else error.code
+        self._metrics.answered(hook, sort, attributes.operation, self._clock.monotonic_s() - began_s, code)
+        if error is not None:
+            raise error
+        return outcome
+
+    async def _outcome(self, hook: Hook, matched: Kind, attributes: Attributes, shown: Shown) -> Outcome:
         version, uid = hook.review_version, self._randomness.uid()
         if not version:
             known = "webhook does not accept known AdmissionReview versions (v1, v1beta1)"
@@ -145,15 +163,11 @@ class Caller:
         body = encode_review(version, uid, attributes, matched, obj, old, mutating=shown.mutating)
         try:
             answer = await self._client.post(hook.client_config, body, self._timeout_s(hook, attributes))
-            outcome = read_review(answer, version, uid, mutating=shown.mutating)
+            return read_review(answer, version, uid, mutating=shown.mutating)
         except CallFailed as error:
             raise Unanswered(hook.name, f"failed to call webhook: {error}") from error
         except BadReview as error:
             raise Unanswered(hook.name, f"received invalid webhook response: {error}") from error
-        self._record(hook, outcome, attributes)
-        if not outcome.allowed:
-            raise refusal(hook.name, outcome.status)
-        return outcome
 
     def _timeout_s(self, hook: Hook, attributes: Attributes) -> float:
         """Return how long a call may take: never longer than its request."""

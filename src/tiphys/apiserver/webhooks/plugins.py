@@ -12,9 +12,11 @@ from tiphys.apiserver.rulematching import Equivalents, Matcher
 from tiphys.apiserver.webhooks.calling import Caller, Convert
 from tiphys.apiserver.webhooks.client import WebhookClient
 from tiphys.apiserver.webhooks.hooks import GROUP, HookSource
+from tiphys.apiserver.webhooks.metrics import WebhookMetrics
 from tiphys.apiserver.webhooks.mutating import MutatingWebhooks
 from tiphys.apiserver.webhooks.validating import ValidatingWebhooks
 from tiphys.base.clock import Clock, Randomness
+from tiphys.base.metrics import Metrics
 
 
 def webhook_plugins(
@@ -25,6 +27,7 @@ def webhook_plugins(
     authorizer: Authorizer,
     clock: Clock,
     randomness: Randomness,
+    metrics: Metrics,
 ) -> tuple[MutatingWebhooks, ValidatingWebhooks]:
     """Return both plugins, over one client."""
 
@@ -35,7 +38,8 @@ def webhook_plugins(
 
     namespaces, equivalents = objects("", "namespaces"), Equivalents(kinds)
     matcher = Matcher(equivalents, namespaces)
-    caller = Caller(client, matcher, _conversion(converter), namespaces, authorizer, clock, randomness)
+    convert, counted = _conversion(converter), WebhookMetrics(metrics)
+    caller = Caller(client, matcher, convert, namespaces, authorizer, clock, randomness, counted)
     mutating = HookSource(objects(GROUP, "mutatingwebhookconfigurations"), kinds, equivalents)
     validating = HookSource(objects(GROUP, "validatingwebhookconfigurations"), kinds, equivalents)
     return MutatingWebhooks(mutating, caller, kinds), ValidatingWebhooks(validating, caller)
