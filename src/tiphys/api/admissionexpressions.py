@@ -104,6 +104,8 @@ class Compiled:
     text: str
     program: Program | None
     error: str = ""
+    asks: bool = False
+    """It names an authorizer, whose answers cost much and take no time."""
 
     @property
     def result_type(self) -> Type:
@@ -136,7 +138,7 @@ class Expressions:
             return Compiled(text, None, f"compilation failed: {error}")
         if results and program.result_type not in results:
             return Compiled(text, None, _wrong_type(results, program.result_type))
-        return Compiled(text, program)
+        return Compiled(text, program, asks=any(name.startswith("authorizer") for name in program.variables))
 
     def check(self, text: str, scope: Scope) -> str:
         """Return the issues of an expression as the compiler writes them, "" for none."""

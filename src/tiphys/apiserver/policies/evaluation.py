@@ -30,7 +30,8 @@ Variables = Sequence[tuple[str, Compiled]]
 
 QUICK_LIMIT = 15_000
 """What an expression may cost in the event loop's thread: 5 to 15 ms."""
-_CHECKS = CALL_LIMIT // CHECK_COST
+_QUICK_ASKING = QUICK_LIMIT + CALL_LIMIT // CHECK_COST * CHECK_COST
+"""The same with as many questions to an authorizer as there can be."""
 
 
 class OutOfBudget(TiphysError):
@@ -63,7 +64,7 @@ class Evaluation:
         program = compiled.program
         if program is None:
             return Result(None, f"compilation error: {compiled.error}")
-        budget = Budget(_quick_limit(program))
+        budget = Budget(_QUICK_ASKING if compiled.asks else QUICK_LIMIT)
         try:
             result = self._run(program, budget, quick=True)
         except BudgetExceeded:
@@ -92,7 +93,8 @@ class Evaluation:
         program = compiled.program
         if program is None:
             raise EvaluationError(f'composited variable "{name}" fails to compile: {compiled.error}')
-        budget = Budget(_quick_limit(program) if self._is_quick else CALL_LIMIT)
+        quick_limit = _QUICK_ASKING if compiled.asks else QUICK_LIMIT
+        budget = Budget(quick_limit if self._is_quick else CALL_LIMIT)
         try:
             value = program.evaluate(self._bindings, budget)
         except BudgetExceeded as error:
@@ -109,12 +111,6 @@ class Evaluation:
 
 def _failure(program: Program, error: Exception) -> str:
     return f"expression '{program.text}' resulted in error: {error}"
-
-
-def _quick_limit(program: Program) -> int:
-    """Return what a program may cost at once: questions to the authorizer cost much and take no time."""
-    asks = any(name.startswith("authorizer") for name in program.variables)
-    return QUICK_LIMIT + _CHECKS * CHECK_COST if asks else QUICK_LIMIT
 
 
 class _LazyFields(dict[str, Any]):

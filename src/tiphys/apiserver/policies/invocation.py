@@ -8,7 +8,7 @@ Spec: Kubernetes documentation, "Validating Admission Policy" (policies, binding
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from tiphys.api.kind import JsonObject, Kind, Kinds
@@ -68,14 +68,15 @@ class Invocations(Generic[C]):
         """Tell quickly whether any policy may be about a write."""
         return bool(self._source.candidates(attributes))
 
-    async def of(self, attributes: Attributes) -> AsyncIterator[Invocation[C] | Problem]:
-        """Yield what is to be evaluated, in the order of names, and what cannot be."""
+    async def of(self, attributes: Attributes) -> list[Invocation[C] | Problem]:
+        """Return what is to be evaluated, in the order of names, and what cannot be: all as the object is now."""
+        found: list[Invocation[C] | Problem] = []
         for policy in self._source.candidates(attributes):
             try:
                 matched = self._matcher.match(policy.matching, attributes)
                 kind = None if matched is None else param_kind(self._kinds, policy.param_kind)
             except (ApiError, Misconfigured) as error:
-                yield Problem(policy, None, f"failed to configure policy: {error}")
+                found.append(Problem(policy, None, f"failed to configure policy: {error}"))
                 continue
             if matched is None:
                 continue
@@ -83,9 +84,9 @@ class Invocations(Generic[C]):
                 try:
                     if binding.matching is not None and self._matcher.match(binding.matching, attributes) is None:
                         continue
-                    found = await self._params.collect(kind, binding.param_ref, namespace_of(attributes))
+                    params = await self._params.collect(kind, binding.param_ref, namespace_of(attributes))
                 except (ApiError, Misconfigured) as error:
-                    yield Problem(policy, binding, f"failed to configure binding: {error}")
+                    found.append(Problem(policy, binding, f"failed to configure binding: {error}"))
                     continue
-                for params in found:
-                    yield Invocation(policy, binding, matched, params)
+                found += [Invocation(policy, binding, matched, each) for each in params]
+        return found

@@ -84,7 +84,7 @@ class MutatingDispatcher:
             rounds.changed()
         problems: list[str] = []
         failures: list[str] = []
-        async for invocation in self._invocations.of(attributes):
+        for invocation in await self._invocations.of(attributes):
             if isinstance(invocation, Problem):
                 if invocation.policy.fail:
                     problems.append(_refusal(invocation, invocation.message))

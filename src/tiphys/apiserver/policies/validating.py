@@ -76,7 +76,7 @@ class ValidatingDispatcher:
         refusal: ApiError | None = None
         inputs: dict[str, Inputs] = {}
         annotations: dict[str, dict[str, None]] = {}
-        async for invocation in self._invocations.of(attributes):
+        for invocation in await self._invocations.of(attributes):
             if isinstance(invocation, Problem):
                 if invocation.policy.fail and refusal is None:
                     refusal = _refusal(attributes, invocation, invocation.message)
@@ -152,7 +152,9 @@ async def judge(invocation: Invocation[ValidatingPolicy], inputs: Inputs) -> tup
     policy, compiled = invocation.policy, invocation.policy.compiled
     bindings = inputs.bindings(invocation.params)
     try:
-        if not await conditions_match(compiled.conditions, bindings, compiled.variables, fail=policy.fail):
+        if compiled.conditions and not await conditions_match(
+            compiled.conditions, bindings, compiled.variables, fail=policy.fail
+        ):
             return Verdict(), 0
     except ConditionsFailed as error:
         return Verdict([Denial(0, str(error), failed=True)]), 0
