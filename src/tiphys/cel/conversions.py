@@ -55,10 +55,10 @@ def int_of_uint(value: UInt) -> int:
 def int_of_text(text: str) -> int:
     """Read a decimal number."""
     if not _INT_TEXT.fullmatch(text):
-        raise EvaluationError(f"type conversion error from \"{text}\" to 'int'")
+        raise EvaluationError("type conversion error from 'string' to 'int'")
     number = int(text) if len(text) < 40 else INT_MAXIMUM * 2
     if not INT_MINIMUM <= number <= INT_MAXIMUM:
-        raise EvaluationError(f"type conversion error from \"{text}\" to 'int'")
+        raise EvaluationError("type conversion error from 'string' to 'int'")
     return number
 
 
@@ -80,17 +80,17 @@ def uint_of_text(text: str) -> UInt:
     """Read a decimal number."""
     number = int(text) if len(text) < 40 and _UINT_TEXT.fullmatch(text) else -1
     if not 0 <= number <= UINT_MAXIMUM:
-        raise EvaluationError(f"type conversion error from \"{text}\" to 'uint'")
+        raise EvaluationError("type conversion error from 'string' to 'uint'")
     return UInt(number)
 
 
 def double_of_text(text: str) -> float:
     """Read a number."""
     if not _DOUBLE_TEXT.fullmatch(text):
-        raise EvaluationError(f"type conversion error from \"{text}\" to 'double'")
+        raise EvaluationError("type conversion error from 'string' to 'double'")
     number = float.fromhex(text) if "x" in text.lower() else float(text)
     if math.isinf(number) and "inf" not in text.lower():
-        raise EvaluationError(f"type conversion error from \"{text}\" to 'double'")
+        raise EvaluationError("type conversion error from 'string' to 'double'")
     return number
 
 
@@ -100,7 +100,7 @@ def bool_of_text(text: str) -> bool:
         return True
     if text in _FALSE:
         return False
-    raise EvaluationError(f"type conversion error from \"{text}\" to 'bool'")
+    raise EvaluationError("type conversion error from 'string' to 'bool'")
 
 
 def format_double(value: float) -> str:
@@ -170,7 +170,7 @@ def duration_of_text(text: str) -> Duration:
     """Read a duration such as `1h30m`."""
     found = times.parse_duration(text)
     if found is None:
-        raise EvaluationError(f"type conversion error from \"{text}\" to 'google.protobuf.Duration'")
+        raise EvaluationError("type conversion error from 'string' to 'google.protobuf.Duration'")
     return found
 
 
@@ -178,7 +178,7 @@ def timestamp_of_text(text: str) -> Timestamp:
     """Read RFC 3339."""
     found = times.parse_timestamp(text)
     if found is None:
-        raise EvaluationError(f"type conversion error from \"{text}\" to 'google.protobuf.Timestamp'")
+        raise EvaluationError("type conversion error from 'string' to 'google.protobuf.Timestamp'")
     return found
 
 

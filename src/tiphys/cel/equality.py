@@ -66,8 +66,7 @@ def runtime_type(value: Value) -> Type:
 
 def runtime_name(value: Value) -> str:
     """Return the name of the type of a value, as `type(x)` prints it."""
-    found = runtime_type(value)
-    return "null_type" if found.kind == "null" else found.name
+    return types.type_name(runtime_type(value))
 
 
 def equals(one: Value, other: Value) -> bool:

@@ -15,7 +15,7 @@ from tiphys.cel.cost import LIST_BASE, MAP_BASE, REGEX_FACTOR, STRUCT_BASE, stri
 from tiphys.cel.data import Converter, converter
 from tiphys.cel.errors import EvaluationError
 from tiphys.cel.syntax import Bind, Call, Fold, Ident, ListNode, Literal, MapNode, Node, OptMap, Select, StructNode
-from tiphys.cel.types import ObjectType, Type
+from tiphys.cel.types import ObjectType, Type, type_name
 from tiphys.cel.values import Optional, Struct, TypeValue, Value
 
 _PRECISE: Final = frozenset(
@@ -85,7 +85,7 @@ class Planner:
                     return Code(selecting.local(scope[node.name]), 1, attribute=True)
         name = node.name.removeprefix(".")
         if name not in self._variables:
-            return constant(TypeValue(_type_name(node.type)))
+            return constant(TypeValue(type_name(node.type.parameters[0])))
         return self._declared(name)
 
     def _declared(self, name: str) -> Code:
@@ -275,11 +275,6 @@ def _key(target: Type, field: str) -> str:
 def _selected_converter(node: Select) -> Converter | None:
     """Return what makes values of a field's data."""
     return converter(node.type)
-
-
-def _type_name(type_: Type) -> str:
-    inner = type_.parameters[0] if type_.parameters else type_
-    return "null_type" if inner.kind == "null" else inner.name
 
 
 def _terms(node: Node, function: str) -> list[Node]:

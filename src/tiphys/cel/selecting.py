@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from tiphys.cel.code import Frame, Run
 from tiphys.cel.data import Converter
+from tiphys.cel.equality import runtime_name
 from tiphys.cel.errors import EvaluationError
 from tiphys.cel.values import NONE, Lazy, Optional, UInt, Value
 
@@ -71,9 +72,10 @@ def path(root: Run, keys: tuple[str, ...], convert: Converter | None) -> Run:
 
 
 def _unreadable(value: Value, key: Value) -> EvaluationError:
-    if isinstance(value, dict):
-        return EvaluationError(f"no such key: {shown_key(key)}")
-    return EvaluationError("no such overload")
+    """Return the error of a field that is not there; null and scalars have none."""
+    if isinstance(value, list):
+        return EvaluationError(f"unsupported index type '{runtime_name(key)}' in list")
+    return EvaluationError(f"no such key: {shown_key(key)}")
 
 
 def shown_key(key: Value) -> str:
@@ -95,7 +97,7 @@ def field_of(operand: Run, name: str) -> Run:
             return found
         if value.__class__ is Optional:
             return _inside(value, name, None)
-        raise EvaluationError("no such overload")
+        raise _unreadable(value, name)
 
     return run
 
@@ -121,15 +123,15 @@ def _present(value: Value, key: Value, convert: Converter | None) -> Optional:
         found = _lookup(value, key)
         if found is _MISSING:
             return NONE
-    elif isinstance(value, list) and not isinstance(key, str):
+    elif isinstance(value, list):
         index = _index(key)
         if index is None:
-            raise EvaluationError("no such overload")
+            raise _unreadable(value, key)
         if not 0 <= index < len(value):
             return NONE
         found = value[index]
     else:
-        raise EvaluationError("no such overload")
+        return NONE
     return Optional(found if convert is None else convert(found))
 
 
@@ -142,7 +144,9 @@ def presence(operand: Run, key: str) -> Run:
             return key in value
         if value.__class__ is Optional:
             return _inside(value, key, None).present
-        raise EvaluationError("no such overload")
+        if isinstance(value, list):
+            raise _unreadable(value, key)
+        return False
 
     return run
 
@@ -174,9 +178,7 @@ def at(value: Value, key: Value) -> Value:
     if isinstance(value, list):
         place = _index(key)
         if place is None:
-            raise EvaluationError(
-                "no such overload" if key.__class__ is not float else f"unsupported index value: {key}"
-            )
+            raise _unreadable(value, key)
         if 0 <= place < len(value):
             return value[place]
         raise EvaluationError(f"index out of bounds: {place}")
@@ -187,7 +189,7 @@ def at(value: Value, key: Value) -> Value:
         return found
     if value.__class__ is Optional:
         return _inside(value, key, None)
-    raise EvaluationError("no such overload")
+    raise _unreadable(value, key)
 
 
 def _index(key: Value) -> int | None:

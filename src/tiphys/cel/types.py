@@ -117,3 +117,8 @@ def type_of(value: Type) -> Type:
 def parameter(name: str) -> Type:
     """Return a type parameter of an overload: every use of the name in one call is the same type."""
     return Type("parameter", name)
+
+
+def type_name(type_: Type) -> str:
+    """Return the name of a type as `type(x)` prints it."""
+    return "null_type" if type_.kind == "null" else type_.name
