@@ -132,7 +132,12 @@ class Environment:
     ) -> Environment:
         """Return an environment with more in it; a variable of the same name replaces that of this one."""
         both = {**self.structs, **structs} if structs and self.structs else structs or self.structs
-        extended = Environment({**self.variables, **(variables or {})}, self.libraries + libraries, both)
+        extended = Environment(
+            {**self.variables, **(variables or {})},
+            self.libraries + libraries,
+            {**self.structs, **(structs or {})},
+            self.bindings,
+        )
         if not libraries and self._names is not None:
             shared = self._names
             extended._names = checker.Names(extended.variables, shared.functions, extended.structs, shared.type_names)
