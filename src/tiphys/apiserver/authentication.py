@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 
 _NOBODY = User(ANONYMOUS, (UNAUTHENTICATED,))
 REMEMBERED_CERTIFICATES = 10_000
-_WEBSOCKET_TOKEN = "base64url.bearer.authorization.k8s.io."
+WEBSOCKET_TOKEN = "base64url.bearer.authorization.k8s.io."
+"""Beginning of the subprotocol in which a browser sends its token: it can set no header of a WebSocket."""
 _PLURALS = {"Pod": "pods", "Secret": "secrets", "Node": "nodes"}
 
 
@@ -158,8 +159,8 @@ def _bearer_token(request: Request) -> str:
     if scheme.lower() == "bearer":
         return token.strip()
     for protocol in request.headers.get("sec-websocket-protocol", "").split(","):
-        if protocol.strip().startswith(_WEBSOCKET_TOKEN):
-            text = protocol.strip().removeprefix(_WEBSOCKET_TOKEN)
+        if protocol.strip().startswith(WEBSOCKET_TOKEN):
+            text = protocol.strip().removeprefix(WEBSOCKET_TOKEN)
             try:
                 return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
             except ValueError:  # not base64, or not text inside

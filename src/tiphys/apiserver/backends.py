@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tiphys.apiserver.authentication import WEBSOCKET_TOKEN
 from tiphys.apiserver.frontproxy import is_identity_header
 from tiphys.base.errors import ApiError, service_unavailable
 from tiphys.wire.http_client import HttpPool, StreamedAnswer
@@ -41,7 +42,7 @@ _HOP_HEADERS = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
      "transfer-encoding", "upgrade"}
 )  # fmt: skip
-_OURS = frozenset({"authorization", "content-length", "host", "expect"})
+_OURS = frozenset({"authorization", "content-length", "host", "expect", "sec-websocket-protocol"})
 """Of a request: credentials end here, and the rest is said anew."""
 _RESAID = frozenset({"content-type", "content-length", "date"})
 """Of an answer: said by the connection to the client."""
@@ -147,6 +148,10 @@ def passed_headers(request: Request, *more: tuple[str, str]) -> list[tuple[str, 
         and not name.startswith("impersonate-")
         and not is_identity_header(name)
     ]
+    protocols = [p.strip() for p in request.headers.get("sec-websocket-protocol", "").split(",")]
+    offered = ", ".join(p for p in protocols if p and not p.startswith(WEBSOCKET_TOKEN))
+    if offered:
+        passed.append(("Sec-WebSocket-Protocol", offered))
     if request.headers.get("te", "").lower() == "trailers":
         passed.append(("te", "trailers"))
     if request.peer.address:

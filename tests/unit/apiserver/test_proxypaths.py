@@ -59,9 +59,11 @@ async def test_headers_that_pass_and_that_do_not(server: Front) -> None:
         Connection="keep-alive, X-Hop",
         X_Hop="gone",
         X_Forwarded_For="10.1.1.1",
+        Sec_WebSocket_Protocol="base64url.bearer.authorization.k8s.io.c2VjcmV0, chat, other",
     )
     sent = told["headers"]
     assert not {"authorization", "x-remote-user", "x-remote-extra-a", "x-hop", "connection"} & set(sent)
+    assert sent["sec-websocket-protocol"] == "chat, other", "a browser's token is a credential as well"
     assert sent["x-forwarded-for"] == "10.1.1.1, 127.0.0.1"
     assert sent["x-forwarded-uri"] == f"{PODS}/web/proxy/"
     assert sent["host"].startswith("127.0.0.1:"), "the host that the client asked for"
