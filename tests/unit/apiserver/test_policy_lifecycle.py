@@ -316,3 +316,63 @@ async def test_refusals_warnings_and_mutations_are_counted_under_upstreams_names
         name = 'apiserver_mutating_admission_policy_check_total{policy="m",policy_binding="bm",error_type='
         assert f'{name}"no_error"}} 2\n' in text
         assert f'{name}"invalid_error"}} 1\n' in text
+
+
+async def test_versions_of_custom_kinds_are_equivalent_for_policies_and_their_parameters() -> None:
+    definition = limits_definition()
+    (version,) = definition["spec"]["versions"]
+    definition["spec"]["versions"].append({**version, "name": "v2", "storage": False})
+    v2 = LIMITS.replace("/v1/", "/v2/")
+    rules = {"matchConstraints": {"resourceRules": [rule("rules.example.com", "limits", apiVersions=["v1"])]}}
+    kind = {"paramKind": {"apiVersion": "rules.example.com/v2", "kind": "Limit"}}
+    async with running_server() as server:
+        await server.made(CRDS, definition)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        await server.made(LIMITS, limit("v1", "param", 5))
+        await server.made(MUTATING, mutating("m", "Object{spec: Object.spec{names: object.apiVersion}}", **rules))
+        await server.made(MUTATING_BINDINGS, binding("m", "bm", []))
+        policy = validating(
+            "v",
+            {
+                "expression": "object.spec.max < params.spec.max",
+                "messageExpression": "string(object.spec.names) + ' ' + string(params.apiVersion) + ' ' + "
+                "request.kind.version + ' ' + request.requestKind.version",
+            },
+            **rules,
+            **kind,
+        )
+        await server.made(VALIDATING, policy)
+        ref = {"name": "param", "parameterNotFoundAction": "Deny"}
+        await server.made(VALIDATING_BINDINGS, binding("v", "bv", paramRef=ref))
+        made = await server.made(v2, limit("v2", "small", 1))
+        assert made["apiVersion"] == "rules.example.com/v2"
+        assert made["spec"] == {"max": 1, "names": "rules.example.com/v1"}
+        code, answer = await server.call("POST", v2, limit("v2", "big", 9))
+        assert code == 422
+        told = answer["message"].partition("denied request: ")[2]
+        assert told == "rules.example.com/v1 rules.example.com/v2 v1 v2"
+
+
+def limit(version: str, name: str, most: int) -> dict[str, Any]:
+    return {
+        "apiVersion": f"rules.example.com/{version}",
+        "kind": "Limit",
+        "metadata": {"name": name},
+        "spec": {"max": most},
+    }
+
+
+async def test_a_policy_made_just_before_its_definition_is_checked_against_it() -> None:
+    async with running_server() as server:
+        rules = {"matchConstraints": {"resourceRules": [rule("rules.example.com", "limits", apiVersions=["v1"])]}}
+        await server.made(VALIDATING, validating("p", "object.spec.max > '1'", **rules))
+        policies = server.assembled.kinds.resource("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies")
+        assert policies is not None
+        changed = asyncio.Event()
+        server.assembled.cache.resource(policies.storage_prefix()).listeners.add(lambda events: changed.set())
+        await server.made(CRDS, limits_definition())
+        async with asyncio.timeout(10):
+            await changed.wait()
+        status = (await server.named(f"{VALIDATING}/p"))["status"]
+        assert len(status["typeChecking"]["expressionWarnings"]) == 1

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 FIELD_MANAGER = "validatingadmissionpolicy-status"
 RETRY_S = 1.0
+UNKNOWN_KINDS_S = 0.5
+"""How long a policy that names an unknown kind is not checked: a definition made just before it is established then."""
 
 
 class PolicyStatus:
@@ -35,6 +37,8 @@ class PolicyStatus:
         self._kind = kind
         self._policies = registry.cache.resource(kind.storage_prefix())
         self._dirty: dict[str, None] = {}
+        self._waited: dict[str, int] = {}
+        """The generation of each policy whose check waits for a kind."""
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -56,6 +60,13 @@ class PolicyStatus:
                 except Exception:  # the worker boundary: one policy must not stop the others' checks
                     log.exception("the type check of ValidatingAdmissionPolicy %s failed and is left out", name)
 
+    def _may_wait(self, name: str, generation: int) -> bool:
+        """Tell, once for each generation, that a check may wait for kinds that are not served yet."""
+        if self._waited.pop(name, None) == generation:
+            return False
+        self._waited[name] = generation
+        return True
+
     def _mark(self, name: str) -> None:
         self._dirty[name] = None
         self._wake.set()
@@ -73,9 +84,16 @@ class PolicyStatus:
         generation = policy["metadata"].get("generation") or 0
         if generation <= ((policy.get("status") or {}).get("observedGeneration") or 0):
             return
-        from tiphys.apiserver.policies.typecheck import check_types
+        from tiphys.apiserver.policies.typecheck import check_types, names_unknown_kinds
 
-        warnings = check_types(policy, self._registry.kinds)
+        kinds = self._registry.kinds
+        if names_unknown_kinds(policy["spec"], kinds) and self._may_wait(name, generation):
+            asyncio.get_running_loop().call_later(UNKNOWN_KINDS_S, self._mark, name)
+            return
+        warnings: list[JsonObject] = []
+        for found in check_types(policy, kinds):
+            warnings += found
+            await asyncio.sleep(0)
 
         def change(current: JsonObject) -> JsonObject:
             status = current.setdefault("status", {})

@@ -9,7 +9,8 @@ Spec: Kubernetes documentation, "Validating Admission Policy" (type checking).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
 from typing import Any
 
 from tiphys.api.admissionexpressions import Expressions, Scope
@@ -21,26 +22,27 @@ from tiphys.cel.types import Type
 MAX_KINDS = 10
 
 
-def check_types(policy: JsonObject, kinds: Kinds) -> list[JsonObject]:
-    """Return the warnings about a ValidatingAdmissionPolicy's validations, with the fields that they are about."""
+def check_types(policy: JsonObject, kinds: Kinds) -> Iterator[list[JsonObject]]:
+    """Yield the warnings about a ValidatingAdmissionPolicy's validations, with the fields that they are about.
+
+    One step compiles one expression for all kinds, or the variables for one, so that others may have their turn.
+    """
     spec = policy.get("spec") or {}
     definitions = load_definitions(kinds.kubernetes_version)
-    checked = []
     params = _params_type(spec.get("paramKind"), kinds)
     scope = Scope(params=params is not None)
+    checked = []
     for kind in kinds_to_check(spec, kinds):
         found = type_of_kind(kind, definitions)
         if found is not None:
             objects = {"object": found, "oldObject": found, **({"params": params} if params is not None else {})}
             checked.append((kind, _typed(spec, kinds, objects, scope)))
-    warnings = []
+            yield []
     for index, validation in enumerate(spec.get("validations") or ()):
         for field in ("expression", "messageExpression"):
             text = validation.get(field) or ""
-            found_wrong = "\n".join(_issues(text, checked, scope)) if text else ""
-            if found_wrong:
-                warnings.append({"fieldRef": f"spec.validations[{index}].{field}", "warning": found_wrong})
-    return warnings
+            wrong = "\n".join(_issues(text, checked, scope)) if text else ""
+            yield [{"fieldRef": f"spec.validations[{index}].{field}", "warning": wrong}] if wrong else []
 
 
 def _typed(spec: JsonObject, kinds: Kinds, objects: Mapping[str, Type], scope: Scope) -> Expressions:
@@ -68,17 +70,25 @@ def _params_type(reference: Mapping[str, Any] | None, kinds: Kinds) -> Type | No
 
 
 def kinds_to_check(spec: JsonObject, kinds: Kinds) -> list[Kind]:
-    """Return the kinds that a policy names in its rules, without wildcards and subresources, in a fixed order."""
+    """Return the kinds that a policy names in its rules and that are served, in a fixed order."""
     found: dict[tuple[str, str, str], Kind] = {}
+    for group, version, plural in _named(spec):
+        kind = kinds.resource(group, version, plural)
+        if kind is not None:
+            found[kind.group, kind.version, kind.kind] = kind
+    return [found[key] for key in sorted(found)][:MAX_KINDS]
+
+
+def names_unknown_kinds(spec: JsonObject, kinds: Kinds) -> bool:
+    """Tell whether a policy names a resource that is not served: its definition may be about to be established."""
+    return any(kinds.resource(*named) is None for named in _named(spec))
+
+
+def _named(spec: JsonObject) -> Iterator[tuple[str, str, str]]:
+    """Yield (group, version, plural) of what rules name without wildcards and subresources."""
     for rule in (spec.get("matchConstraints") or {}).get("resourceRules") or ():
         groups, versions = rule.get("apiGroups") or (), rule.get("apiVersions") or ()
         if any("*" in name for name in (*groups, *versions)):
             continue
-        plain = sorted(name for name in rule.get("resources") or () if "*" not in name and "/" not in name)
-        for group in sorted(groups):
-            for version in sorted(versions):
-                for plural in plain:
-                    kind = kinds.resource(group, version, plural)
-                    if kind is not None:
-                        found[kind.group, kind.version, kind.kind] = kind
-    return [found[key] for key in sorted(found)][:MAX_KINDS]
+        plain = [name for name in rule.get("resources") or () if "*" not in name and "/" not in name]
+        yield from product(groups, versions, plain)
