@@ -123,6 +123,17 @@ def test_what_is_created_in_protobuf_is_what_is_created_in_json(kubectl: Kubectl
     assert essence(kubectl("get", kind, "made", "-o", "json", "--show-managed-fields")) == by_protobuf
 
 
+def test_dynamic_clients_that_prefer_cbor_get_it(kubectl: Kubectl) -> None:
+    """client-go's dynamic client speaks CBOR where its features are switched on: kubectl's wait and delete use it."""
+    features = {f"KUBE_FEATURE_Clients{name}CBOR": "true" for name in ("Allow", "Prefer")}
+    kubectl("create", "deployment", "web", "--image=nginx")
+    waited = kubectl.run("wait", "--for=condition=Available", "deployment/web", "--timeout=30s", "-v=8", **features)
+    assert waited.stdout == "deployment.apps/web condition met\n"
+    assert "Content-Type: application/cbor-seq" in waited.stderr
+    deleted = kubectl.run("delete", "deployment", "web", "--timeout=30s", "-v=8", **features)
+    assert deleted.returncode == 0 and "Content-Type: application/cbor\n" in deleted.stderr
+
+
 def essence(text: str) -> Any:
     """Return an object without what differs between two creations, and without what controllers write."""
     obj = json.loads(text)

@@ -17,7 +17,7 @@ import orjson
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.api.nesting import DEPTH_LIMIT, TOO_DEEP, is_too_deep
 from tiphys.api.schema import find_duplicate_fields
-from tiphys.apiserver.negotiation import PROTOBUF
+from tiphys.apiserver.negotiation import CBOR, PROTOBUF
 from tiphys.apiserver.yamlbody import BadYaml, load_yaml, repeated_keys
 from tiphys.base.errors import ApiError, Cause, bad_request, invalid, unsupported_media_type
 from tiphys.wire.message import Request
@@ -50,9 +50,16 @@ def parse_body(request: Request, kind: str = "JSON") -> Any:
         return parse_yaml(request.body)
     if content_type == PROTOBUF:
         return parse_protobuf(request.body, kind)
+    if content_type == CBOR:
+        return parse_cbor(request.body, kind)
     raise unsupported_media_type(
         f"the body of the request was in an unknown format - accepted media types include: {', '.join(_WRITE_TYPES)}"
     )
+
+
+def text_body(request: Request) -> bytes | None:
+    """Return the body if it is a text, None for protobuf and CBOR."""
+    return None if media_type(request) in (PROTOBUF, CBOR) else request.body
 
 
 def parse_json(body: bytes, kind: str = "JSON") -> Any:
@@ -82,6 +89,17 @@ def parse_protobuf(body: bytes, kind: str) -> JsonObject:
         else:
             summary = _summary(body)
             told = f"the object provided is unrecognized (must be of type {kind}): {error} ({summary})"
+        raise bad_request(told) from None
+
+
+def parse_cbor(body: bytes, kind: str) -> Any:
+    """Return the value of a CBOR body. Raises ApiError(400)."""
+    from tiphys.api.cbor import decode_cbor
+
+    try:
+        return _shallow(decode_cbor(body), body, look=True)
+    except ValueError as error:
+        told = f"the object provided is unrecognized (must be of type {kind}): {error} ({_summary(body)})"
         raise bad_request(told) from None
 
 
@@ -161,11 +179,11 @@ def go_type(value: Any) -> str:
 def decode_object(obj: JsonObject, kind: Kind, field_validation: str, raw: bytes | None, warnings: list[str]) -> None:
     """Check types and drop unknown fields of `obj` in place.
 
-    `raw` is the text for finding duplicate fields, None where there is none (patches). Raises ApiError(400) for
+    `raw` is the text for finding duplicate fields, None where there is none (patches, protobuf). Raises ApiError(400) for
     wrong types, and with Strict for unknown or duplicate fields; with Warn they are added to `warnings`.
     """
     duplicates: Sequence[str] = ()
-    if raw and field_validation != "Ignore" and not raw.startswith(b"k8s\0") and _may_repeat_fields(raw, obj):
+    if raw and field_validation != "Ignore" and _may_repeat_fields(raw, obj):
         duplicates = _repeated_fields(raw)
     result = kind.schema.decode(obj)
     if result.type_errors:

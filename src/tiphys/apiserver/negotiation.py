@@ -19,6 +19,7 @@ from tiphys.base.errors import not_acceptable
 JSON = "application/json"
 YAML = "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
+CBOR = "application/cbor"
 PLAIN = ""
 TABLE = "Table"
 PARTIAL = "PartialObjectMetadata"
@@ -29,7 +30,8 @@ _META_VERSIONS = ("v1", "v1beta1")
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """`target` is PLAIN, TABLE or PARTIAL; `version` is that of the meta.k8s.io group; `media` JSON, YAML or PROTOBUF."""
+    """`target` is PLAIN, TABLE or PARTIAL; `version` is that of the meta.k8s.io group; `media` JSON, YAML,
+    PROTOBUF or CBOR."""
 
     target: str = PLAIN
     version: str = ""
@@ -99,7 +101,7 @@ def _quality(text: str) -> float:
 def _form(media: str, parameters: Mapping[str, str], collection: bool, stream: bool) -> Form | None:
     if media in ("*/*", "application/*", JSON):
         media = JSON
-    elif media not in (YAML, PROTOBUF):
+    elif media not in (YAML, PROTOBUF, CBOR):
         return None
     if parameters.get("charset", "utf-8").lower() != "utf-8":
         return None

@@ -25,9 +25,18 @@ from tiphys.apiserver.heavy import HEAVY_BYTES, Heavy
 from tiphys.apiserver.listforms import dump_yaml, indent, indented_list, yaml_list
 from tiphys.apiserver.listmemo import ListMemos, Memo, gzip_with_head, pack
 from tiphys.apiserver.lists import Selected, await_revision, candidates, matching, select_page
-from tiphys.apiserver.negotiation import JSON, PLAIN, PROTOBUF, TABLE, YAML, Form, accepted_form
+from tiphys.apiserver.negotiation import CBOR, JSON, PLAIN, PROTOBUF, TABLE, YAML, Form, accepted_form
 from tiphys.apiserver.options import ListOptions, parse_options, parse_revision, parse_selection
-from tiphys.apiserver.rendering import PartialRendering, PlainRendering, Rendering, convert_to, list_parts, list_stream
+from tiphys.apiserver.presenting import BINARY, encode_binary
+from tiphys.apiserver.rendering import (
+    PartialRendering,
+    PlainRendering,
+    Rendering,
+    convert_to,
+    list_bytes,
+    list_parts,
+    list_stream,
+)
 from tiphys.apiserver.slices import slices
 from tiphys.apiserver.table import TableRendering, include_object
 from tiphys.apiserver.watches import BOOKMARK_S, Fanout
@@ -189,9 +198,11 @@ class Reads:
         return await self._made_list(rendering, objects, metadata)
 
     async def _made_list(self, rendering: Rendering, objects: Sequence[CachedObject], metadata: JsonObject) -> Answer:
-        """Return a list at once or, if it is long, piece by piece (protobuf tells the length first)."""
-        if rendering.media == JSON and await self._is_long(objects):
-            return list_stream(rendering, metadata, objects)
+        """Return a list at once or, if it is long, piece by piece. Protobuf tells the length first: a long list is
+        encoded twice then, which costs time where holding it would cost hundreds of MiB."""
+        if await self._is_long(objects):
+            size = await list_bytes(rendering, objects) if rendering.media == PROTOBUF else 0
+            return list_stream(rendering, rendering.list_head(metadata, size), objects)
         parts = await list_parts(rendering, objects)
         head = rendering.list_head(metadata, sum(map(len, parts)))
         return Response(200, [head, *parts, rendering.list_end], rendering.media)
@@ -234,15 +245,13 @@ class Reads:
         """
         accept = accepted_form(request.headers.get("accept", ""), custom=kind.custom, tables=not kind.virtual)
         same = kind.conversion is not None or kind.storage_api_version == kind.api_version
-        if isinstance(obj, bytes) and accept.target == PLAIN and accept.media != PROTOBUF and same:
+        if isinstance(obj, bytes) and accept.target == PLAIN and accept.media not in BINARY and same:
             return _answer(obj, accept, status, request)
         decoded: JsonObject = orjson.loads(obj) if isinstance(obj, bytes) else obj
         decoded = convert_to(kind, decoded)
         if accept.target == PLAIN:
-            if accept.media == PROTOBUF:
-                from tiphys.api.protobuf import encode_object
-
-                return Response(status, encode_object(decoded), PROTOBUF)
+            if accept.media in BINARY:
+                return Response(status, encode_binary(decoded, accept.media), accept.media)
             return _answer(orjson.dumps(decoded), accept, status, request)
         rendering, form = self._rendering(kind, request, accept)
         return _answer(rendering.single(_detached(decoded)), form, status, request)
@@ -263,12 +272,23 @@ class Reads:
         if form.target == PLAIN:
             known = self._plain.get((id(kind), form.media))
             if known is None or known[0] is not kind:
-                made = self._protobuf(kind, form) if form.media == PROTOBUF else PlainRendering(kind)
+                made = self._binary(kind, form, PlainRendering(kind))
                 known = self._plain[id(kind), form.media] = (kind, made)
             return known[1], form
         if form.target == TABLE:
-            return TableRendering(kind, form, include_object(request.param("includeObject")), self._clock), form
-        return self._protobuf(kind, form) if form.media == PROTOBUF else PartialRendering(form), form
+            table = TableRendering(kind, form, include_object(request.param("includeObject")), self._clock)
+            return self._binary(kind, form, table), form
+        return self._binary(kind, form, PartialRendering(form)), form
+
+    def _binary(self, kind: Kind, form: Form, json: Rendering) -> Rendering:
+        """Return the rendering in the form's media type; `json` if that is JSON or YAML."""
+        if form.media == PROTOBUF:
+            return self._protobuf(kind, form)
+        if form.media == CBOR:
+            from tiphys.apiserver.cborrendering import CborRendering
+
+            return CborRendering(json)
+        return json
 
     def _protobuf(self, kind: Kind, form: Form) -> Rendering:
         from tiphys.apiserver.protobufrendering import Encoded, partial_rendering, whole_rendering
@@ -304,8 +324,8 @@ def wants_indent(request: Request) -> bool:
 
 
 def _answer(body: bytes, form: Form, status: int, request: Request) -> Response:
-    if form.media == PROTOBUF:
-        return Response(status, body, PROTOBUF)
+    if form.media in BINARY:
+        return Response(status, body, form.media)
     if form.media == YAML:
         return Response(status, dump_yaml(orjson.loads(body)), YAML)
     if wants_indent(request):

@@ -98,23 +98,27 @@ class PlainRendering(JsonRendering):
         )
         self._item_head = self._head if kind.custom else b'{"metadata":{'
         self._converts = kind.convert is not None and kind.storage_api_version != kind.api_version
-        if self._converts or kind.conversion is not None:
+        self._direct = not self._converts and kind.conversion is None
+        """Whether only heads differ."""
+        if not self._direct:
             self.slice_bytes = DECODED_SLICE_BYTES
 
     def item(self, obj: CachedObject) -> bytes:
+        if self._direct:
+            return obj.with_head(self._item_head)
         if self._kind.conversion is not None:
             return self.single(obj)
-        if not self._converts:
-            return obj.with_head(self._item_head)
         body = self._converted(obj)
         return body if self._kind.custom else b"{" + body[body.index(b'"metadata":{') :]
 
     def single(self, obj: CachedObject, *, columns: bool = True) -> bytes:
-        if self._kind.conversion is not None:
-            value = in_version(self._kind, obj)
-            assert value is not None, f"{obj.key} is shown before its webhook was asked"
-            return obj.with_head(self._head) if value is obj.value else splice_revision(value, obj.revision)
-        return self._converted(obj) if self._converts else obj.with_head(self._head)
+        if self._direct:
+            return obj.with_head(self._head)
+        if self._converts:
+            return self._converted(obj)
+        value = in_version(self._kind, obj)
+        assert value is not None, f"{obj.key} is shown before its webhook was asked"
+        return obj.with_head(self._head) if value is obj.value else splice_revision(value, obj.revision)
 
     def _converted(self, obj: CachedObject) -> bytes:
         """Return the object in a version that differs in more than its head (built-in kinds)."""
@@ -211,11 +215,21 @@ async def list_parts(rendering: Rendering, objects: Sequence[CachedObject]) -> l
     return parts
 
 
-def list_stream(rendering: Rendering, metadata: JsonObject, objects: Sequence[CachedObject]) -> Stream:
-    """Answer with a long list in JSON, of which no more is made than the client takes."""
+async def list_bytes(rendering: Rendering, objects: Sequence[CachedObject]) -> int:
+    """Return how long the items of a list are, which nobody keeps; for renderings without a separator."""
+    size = 0
+    for number, some in enumerate(weighed_slices(objects, rendering.slice_bytes)):
+        if number:
+            await asyncio.sleep(0)
+        size += sum([len(rendering.item(obj)) for obj in some])
+    return size
+
+
+def list_stream(rendering: Rendering, head: bytes, objects: Sequence[CachedObject]) -> Stream:
+    """Answer with a long list, of which no more is made than the client takes."""
 
     def start(sink: Sink) -> Callable[[], None]:
-        task = asyncio.create_task(_send_list(sink, rendering, metadata, objects), name="list")
+        task = asyncio.create_task(_send_list(sink, rendering, head, objects), name="list")
 
         def stop() -> None:
             task.cancel()
@@ -225,15 +239,16 @@ def list_stream(rendering: Rendering, metadata: JsonObject, objects: Sequence[Ca
     return Stream(start, content_type=rendering.media)
 
 
-async def _send_list(sink: Sink, rendering: Rendering, metadata: JsonObject, objects: Sequence[CachedObject]) -> None:
-    """Send a list in slices. Should it fail, the loop logs it, and the client finds JSON that is cut off."""
-    sink.send(rendering.list_head(metadata, 0))
+async def _send_list(sink: Sink, rendering: Rendering, head: bytes, objects: Sequence[CachedObject]) -> None:
+    """Send a list in slices. Should it fail, the loop logs it, and the client finds that it is cut off."""
+    sink.send(head)
     try:
         for number, some in enumerate(weighed_slices(objects, rendering.slice_bytes)):
             if number:
                 await asyncio.sleep(0)
                 await sink.drain()
-                sink.send(rendering.separator)
+                if rendering.separator:
+                    sink.send(rendering.separator)
             sink.send(rendering.separator.join([rendering.item(obj) for obj in some]))
         sink.send(rendering.list_end)
     finally:

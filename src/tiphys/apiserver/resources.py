@@ -25,6 +25,7 @@ from tiphys.apiserver.body import (
     field_validation_of,
     go_type,
     parse_body,
+    text_body,
 )
 from tiphys.apiserver.deadlines import LONG_RUNNING_SUBRESOURCES
 from tiphys.apiserver.deletion import DeleteOptions, parse_delete_options
@@ -93,7 +94,7 @@ class Call(msgspec.Struct, frozen=True, eq=False):
     def body(self, kind: Kind, context: WriteContext) -> JsonObject:
         """Return the request's body as a checked object of `kind`. Raises ApiError."""
         obj = check_kind(parse_body(self.request, kind.kind), kind)
-        decode_object(obj, kind, context.field_validation, self.request.body, context.warnings)
+        decode_object(obj, kind, context.field_validation, text_body(self.request), context.warnings)
         return obj
 
     async def read_body(self, context: WriteContext) -> JsonObject:

@@ -16,6 +16,7 @@ from tiphys.api.protobufdecoder import decode_message
 from tiphys.api.protobuftable import META
 from tiphys.apiserver.negotiation import PROTOBUF
 from tiphys.apiserver.protobufrendering import Encoded
+from tiphys.apiserver.reads import ReadLimits
 from tiphys.wire.message import Response, Stream
 
 PODS = "/api/v1/namespaces/default/pods"
@@ -95,6 +96,7 @@ class Sink:
     def __init__(self) -> None:
         self.data = b""
         self.closed = False
+        self.ended = asyncio.Event()
 
     def send(self, data: bytes) -> None:
         self.data += data
@@ -102,8 +104,12 @@ class Sink:
     def pending_bytes(self) -> int:
         return 0
 
+    async def drain(self) -> None:
+        """Nothing waits."""
+
     def close(self) -> None:
         self.closed = True
+        self.ended.set()
 
     def events(self) -> list[tuple[str, dict[str, Any]]]:
         found, at = [], 0
@@ -172,6 +178,19 @@ async def test_long_lists_are_compressed_and_remembered(server: Server) -> None:
         packed = await ask(server, MAPS, headers={"accept-encoding": "gzip"})
         assert ("Content-Encoding", "gzip") in packed.headers and packed.content_type == PROTOBUF
         assert gzip.decompress(packed.body_bytes()) == plain
+
+
+async def test_lists_too_long_to_be_held_are_streamed_with_their_length_first(server: Server) -> None:
+    for number in range(5):
+        await server.made(MAPS, {"metadata": {"name": f"m{number}"}, "data": {"text": f"{number}" * 300}})
+    whole = (await ask(server, MAPS)).body_bytes()
+    server.assembled.reads._limits = ReadLimits(list_memo_bytes=1000)
+    stream = await server.answer("GET", f"{MAPS}?limit=5", headers={"accept": ACCEPT})
+    assert isinstance(stream, Stream) and stream.content_type == PROTOBUF
+    sink = Sink()
+    stream.start(sink)
+    await sink.ended.wait()
+    assert sink.data == whole
 
 
 async def test_metadata_only(server: Server) -> None:
