@@ -79,6 +79,19 @@ def _counted(function: str, overload: Overload, arguments: list[Code]) -> Run:
     perform = overload.call
     assert overload.cost is not None
     actual = overload.cost.actual
+    if len(runs) == 2:
+        first, second = runs
+
+        def two(frame: Frame) -> Value:
+            values = (first(frame), second(frame))
+            try:
+                result = perform(*values)
+                spend(frame, actual(values, result))
+            except (TypeError, AttributeError) as error:
+                raise _failure(function, overload, values, error) from error
+            return result
+
+        return two
 
     def run(frame: Frame) -> Value:
         values = [each(frame) for each in runs]
@@ -132,7 +145,7 @@ def _fits(value: Value, wanted: Type) -> bool:
     return found.kind == wanted.kind and (found.kind != "opaque" or found.name == wanted.name)
 
 
-def _failure(function: str, overload: Overload, values: list[Value], error: Exception) -> Exception:
+def _failure(function: str, overload: Overload, values: Sequence[Value], error: Exception) -> Exception:
     """Return what a failed call means: values that data had against its schema, or a fault of the function."""
     if accepts(overload, values) and not any(value is None for value in values):
         return error

@@ -24,6 +24,7 @@ SPENT: Final = 0
 LIMIT: Final = 1
 FIRST_VARIABLE: Final = 2
 
+_SIZED: Final = frozenset({str, bytes, list, dict})
 _TABLE: Final = tuple(math.ceil(size * STRING_FACTOR) for size in range(1024))
 
 
@@ -52,10 +53,10 @@ def traversal(size: int) -> int:
 
 def size_of(value: Value) -> int:
     """Return the size by which costs are counted: characters, elements, or 1."""
+    if value.__class__ in _SIZED or isinstance(value, list | dict):
+        return len(value)
     if value.__class__ is Optional:
         return size_of(value.value) if value.present else 1
-    if isinstance(value, str | list | dict | bytes):
-        return len(value)
     return 1
 
 

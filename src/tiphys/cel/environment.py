@@ -135,11 +135,11 @@ class Environment:
         extended = Environment(
             {**self.variables, **(variables or {})},
             self.libraries + libraries,
-            {**self.structs, **(structs or {})},
+            both,
             self.bindings,
         )
-        if not libraries and self._names is not None:
-            shared = self._names
+        if not libraries:
+            shared = self._known()
             extended._names = checker.Names(extended.variables, shared.functions, extended.structs, shared.type_names)
         return extended
 

@@ -146,7 +146,8 @@ class _Estimator:
         return total
 
     def _select(self, node: Select) -> CostRange:
-        if node.constant is not None:
+        if node.constant is not None or node.variable:
+            self._paths[id(node)] = (node.variable,) if node.variable else ()
             return ONE
         cost = self.cost(node.operand)
         if node.test:
