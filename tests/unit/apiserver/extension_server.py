@@ -106,6 +106,8 @@ class ExtensionServer:
             return _document(request, _resource_list())
         if path == "/openapi/v2":
             return _document(request, _openapi_v2())
+        if path.startswith("/openapi/v3") and not self.aggregated:
+            return _status(404, "an old server")
         if path == "/openapi/v3":
             url = f"/openapi/v3{ROOT}?hash=ABC"
             return _document(request, {"paths": {ROOT.lstrip("/"): {"serverRelativeURL": url}}})

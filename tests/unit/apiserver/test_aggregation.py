@@ -232,6 +232,26 @@ async def test_its_schemas_are_published_here(world: World) -> None:
     assert meta == "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta_v2", "another one of the same name"
 
 
+async def test_an_old_server_is_told_as_openapi_v3_too(world: World) -> None:
+    world.extension.aggregated = False
+    await world.register()
+
+    async def told() -> Any:
+        _, index = await world.ask("GET", "/openapi/v3")
+        return index["paths"].get(ROOT.lstrip("/"))
+
+    url = (await ready(told))["serverRelativeURL"]
+    status, document = await world.ask("GET", url)
+    assert (status, document["openapi"]) == (200, "3.0.0")
+    schema = document["components"]["schemas"][DEFINITION]
+    meta = "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+    assert schema["properties"]["metadata"] == {"$ref": meta}
+    operation = document["paths"][FLUNDERS.replace("/default/", "/{namespace}/")]["get"]
+    assert operation["responses"]["200"]["content"]["application/json"]["schema"] == {
+        "$ref": f"#/components/schemas/{DEFINITION}"
+    }
+
+
 async def test_a_server_that_ails_and_recovers(world: World) -> None:
     await world.register()
     world.extension.healthy = False

@@ -14,6 +14,7 @@ Aggregation Layer".
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import struct
 from collections.abc import Iterable, Mapping, Sequence
@@ -67,6 +68,8 @@ class _Known:
     """`paths` and `definitions` of its group."""
     openapi_v3: str = ""
     """Hash of its document, "" if it has none."""
+    converted: bytes = b""
+    """The document made of v2, for a server that has no v3."""
 
 
 class RemoteDocuments:
@@ -112,6 +115,11 @@ class RemoteDocuments:
             for service in self._services.remote.values()
             if (known := self._of(service)).openapi_v3
         }
+
+    def converted_v3(self, service: ApiService) -> tuple[bytes, str] | None:
+        """Return the OpenAPI v3 document, with its hash, of a server that has none itself; None if it has."""
+        known = self._of(service)
+        return (known.converted, known.openapi_v3) if known.converted else None
 
     def lose(self, name: str) -> None:
         """Tell on what is known of a server as stale: it does not answer."""
@@ -188,15 +196,20 @@ class RemoteDocuments:
 
     async def _fetch_openapi(self, service: ApiService, known: _Known) -> None:
         try:
+            before = (known.openapi_v3, known.openapi_v2)
             answer = await self._get(service, known, "/openapi/v3", OPENAPI_READER)
             if answer is not None:
                 told = _v3_hash(_parsed(answer), service) if answer.status == 200 else ""
-                if told != known.openapi_v3:
-                    known.openapi_v3 = told
-                    self._changes += 1
+                if told or not known.converted:
+                    known.openapi_v3, known.converted = told, b""
             answer = await self._get(service, known, "/openapi/v2", OPENAPI_READER)
-            if answer is not None:
-                known.openapi_v2 = await asyncio.to_thread(_v2_part, answer, service) if answer.status == 200 else None
+            if answer is not None and answer.status == 200:
+                known.openapi_v2 = await asyncio.to_thread(_v2_part, answer, service)
+                if not known.openapi_v3 or known.converted:
+                    known.converted, known.openapi_v3 = await asyncio.to_thread(_as_v3, known.openapi_v2)
+            elif answer is not None:
+                known.openapi_v2 = None
+            if before != (known.openapi_v3, known.openapi_v2):
                 self._changes += 1
         except (OSError, TimeoutError, Unresolvable, BadAuthority, BadDocument) as error:
             log.warning("OpenAPI of APIService %s: %s", service.name, error)
@@ -294,13 +307,23 @@ def _v2_part(answer: WholeAnswer, service: ApiService) -> Document:
         )
     }
     part = {"paths": own, "definitions": {**kinds, **needed}}
+    from tiphys.apiserver.openapimerge import convert_to_v3
     from tiphys.apiserver.openapiprotobuf import encode_v2
 
     try:
         encode_v2({"swagger": "2.0", "info": {"title": "", "version": ""}, **part})
+        convert_to_v3(part)
     except (AttributeError, KeyError, TypeError, ValueError, struct.error) as error:
         raise BadDocument(f"/openapi/v2 is not well formed: {error!r}") from error  # all clients would get it
     return part
+
+
+def _as_v3(part: Document) -> tuple[bytes, str]:
+    """Return the v3 document of a v2 part, and its hash."""
+    from tiphys.apiserver.openapimerge import convert_to_v3
+
+    document = orjson.dumps(convert_to_v3(part))
+    return document, hashlib.sha256(document).hexdigest().upper()
 
 
 def _with_parameters(node: Any, parameters: Mapping[str, Any]) -> Any:

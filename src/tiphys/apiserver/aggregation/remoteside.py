@@ -12,7 +12,7 @@ from tiphys.apiserver.cache import ResourceCache
 from tiphys.apiserver.frontproxy import FrontProxy
 from tiphys.apiserver.registry import Registry
 from tiphys.base.metrics import Counter
-from tiphys.wire.message import Answer, Request
+from tiphys.wire.message import Answer, Request, Response
 
 
 class RemoteSide:
@@ -37,7 +37,10 @@ class RemoteSide:
 
     async def describe(self, request: Request, service: ApiService) -> Answer:
         """Answer a request for an OpenAPI document by the server of an APIService: documents are for everybody."""
-        return await self.forwarder.forward(request, OPENAPI_READER, service)
+        converted = self.documents.converted_v3(service)
+        if converted is None:
+            return await self.forwarder.forward(request, OPENAPI_READER, service)
+        return Response(200, converted[0], headers=[("ETag", f'"{converted[1]}"'), ("Vary", "Accept")])
 
     async def close(self) -> None:
         await self.documents.close()
