@@ -88,6 +88,11 @@ _CODES: Mapping[str, Mapping[str, str]] = {
 """Codes of success besides 200, by action."""
 
 
+def _patch_types(kind: Kind) -> tuple[str, ...]:
+    """Return the media types of a PATCH. Custom kinds know no strategic merge: kubectl apply asks this document."""
+    return tuple(name for name in _PATCH_TYPES if not (kind.custom and "strategic" in name))
+
+
 @dataclass(frozen=True, slots=True)
 class _Operation:
     """One operation before it is written in either version of OpenAPI."""
@@ -228,7 +233,7 @@ class _Writer:
 
     def _add_body(self, written: dict[str, Any], operation: _Operation) -> None:
         required = operation.action not in ("delete", "deletecollection")
-        types = _PATCH_TYPES if operation.action == "patch" else ("application/json", "application/yaml")
+        types = _patch_types(self._kind) if operation.action == "patch" else ("application/json", "application/yaml")
         if not self._v3:
             written["produces"] = ["application/json", "application/yaml"]
             written["consumes"] = list(types) if operation.body else ["*/*"]

@@ -124,6 +124,8 @@ def test_a_custom_kind_appears_with_its_own_schema_and_leaves_other_documents_al
         ]
         known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
         assert set(references(document)) <= known
+        one = document["paths"]["/apis/shop.example.com/v1/namespaces/{namespace}/carts/{name}"]
+        assert "application/strategic-merge-patch+json" not in one["patch"]["requestBody"]["content"]
     finally:
         kinds.remove(custom)
     with pytest.raises(ApiError) as raised:
