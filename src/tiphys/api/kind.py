@@ -127,8 +127,8 @@ def _as_is_update(new: JsonObject, old: JsonObject, context: Context) -> None:
 class Strategy:
     """The rules of one kind beyond its schema. All functions are pure but for changing the object that they prepare.
 
-    Order in the registry for create: default, prepare_for_create, (admission), validate, warnings.
-    For update: default, prepare_for_update, (admission), validate, validate_update.
+    Order in the registry for create: default, (mutating admission), prepare_for_create, validate, (validating
+    admission), warnings. For update: default, (mutating admission), prepare_for_update, validate, validate_update.
     For the status subresource: default, prepare_for_status_update, validate_status_update.
     metadata (name, labels, ownerReferences, ...) is validated by the registry for all kinds alike.
     """

@@ -299,7 +299,6 @@ class Registry:
         else:
             metadata.pop("generation", None)
         strategy.default(obj)
-        strategy.prepare_for_create(obj, rules)
         self._track(stored, {}, obj, context, rules.now)
         return obj
 
@@ -311,7 +310,7 @@ class Registry:
         strategy.default(obj)
         if attributes.was_changed:
             attributes.name = settle_create(stored, attributes.namespace, obj)
-            strategy.prepare_for_create(obj, rules)
+        strategy.prepare_for_create(obj, rules)
         causes = [*validate_object_meta(obj, stored, stored.namespaced), *strategy.validate(obj, rules)]
         if causes:
             raise invalid(stored.group, stored.kind, attributes.name, causes)
@@ -401,7 +400,6 @@ class Registry:
         if change.combine is not None:
             new = change.combine(new, old)
         stored.strategy.default(new)
-        self._prepare_update(stored, new, old, rules)
         self._track(stored, old, new, context, rules.now)
         return new
 
@@ -417,7 +415,7 @@ class Registry:
             begin_update(change.kind, change.namespace, change.name, new, old, change.current.revision, locked=True)
             new = attributes.obj = new if change.combine is None else change.combine(new, old)
             stored.strategy.default(new)
-            self._prepare_update(stored, new, old, rules)
+        self._prepare_update(stored, new, old, rules)
         self._bump_generation(stored, new, old, rules.subresource)
         if new == old and not change.current.stale:
             return None, ()
@@ -593,6 +591,7 @@ class Registry:
     def _track(self, stored: Kind, old: JsonObject, new: JsonObject, context: WriteContext, now: str) -> None:
         if context.operation == "Apply":
             return  # the apply itself wrote managedFields
+        resets_status = not context.subresource and stored.subresource("status") is not None
         track_update(
             old or None,
             new,
@@ -602,6 +601,7 @@ class Registry:
             api_version=stored.api_version,
             now=now,
             schema=stored.schema,
+            ignore=("status",) if resets_status else (),
         )
 
 
