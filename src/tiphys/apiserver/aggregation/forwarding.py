@@ -18,7 +18,7 @@ from tiphys.apiserver.aggregation.resolving import Resolver, Unresolvable
 from tiphys.apiserver.backends import Backends, Target, passed_headers
 from tiphys.apiserver.frontproxy import FrontProxy, identity_headers
 from tiphys.apiserver.user import MASTERS, User
-from tiphys.base.errors import ApiError
+from tiphys.base.errors import ApiError, TiphysError
 from tiphys.wire.http_client import StreamedAnswer, WholeAnswer
 from tiphys.wire.message import Answer, Request, Response
 from tiphys.wire.tls import client_context
@@ -31,7 +31,7 @@ CONTEXTS_LIMIT = 64
 _TEXT = "text/plain; charset=utf-8"
 
 
-class BadAuthority(TypeError):
+class BadAuthority(TiphysError):
     """The authorities of an APIService cannot be read."""
 
 
