@@ -269,16 +269,13 @@ async def test_delete_options_are_read_as_protobuf() -> None:
         assert (status, answer["metadata"]["finalizers"]) == (200, ["foregroundDeletion"])
 
 
-async def test_a_pod_is_prepared_as_admission_left_it(server: Server) -> None:
+async def test_a_pod_is_prepared_as_admission_left_it() -> None:
     """Limits that a LimitRange adds count for the quality of service; the status belongs to nobody yet."""
     limit = {"type": "Container", "default": {"cpu": "1"}, "defaultRequest": {"cpu": "500m"}}
     path = "/api/v1/namespaces/default"
-    await server.made(f"{path}/limitranges", {"metadata": {"name": "l"}, "spec": {"limits": [limit]}})
-    pod = {
-        "metadata": {"name": "p"},
-        "spec": {"containers": [{"name": "a", "image": "x"}]},
-        "status": {"phase": "Failed"},
-    }
-    made = await server.made(f"{path}/pods", pod)
+    pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "x"}]}}
+    async with running_server() as server:
+        await server.made(f"{path}/limitranges", {"metadata": {"name": "l"}, "spec": {"limits": [limit]}})
+        made = await server.made(f"{path}/pods", {**pod, "status": {"phase": "Failed"}})
     assert made["status"] == {"phase": "Pending", "qosClass": "Burstable"}
     assert "f:status" not in made["metadata"]["managedFields"][0]["fieldsV1"]
