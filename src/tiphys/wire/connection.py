@@ -388,7 +388,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         if error is not None and not isinstance(error, Exception):
             raise error
         if self._parser is None:
-            if error is not None and not isinstance(error, ApiError | OSError):
+            if error is None:
+                self._let_go(task.result())
+            elif not isinstance(error, ApiError | OSError):
                 _failure(error, request)
             return
         if error is not None:
@@ -397,6 +399,17 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._answer(task.result(), request)
         if not self._busy:
             self._next()
+
+    def _let_go(self, answer: Answer) -> None:
+        """End an answer that came when its client was gone already: what stands behind it is to be closed."""
+        if isinstance(answer, Stream):
+            sink = StreamSink(self._server, self, self._transport, False)
+            sink.lost()
+            sink.started(answer.start(sink))
+        elif isinstance(answer, Upgrade):
+            raw = UpgradedConnection(self._transport)
+            raw.feed_eof()
+            self._raw_task = self._server.loop.create_task(self._run_raw(answer, raw))
 
     def _answer(self, answer: Answer, request: Request) -> None:
         if isinstance(answer, Response):

@@ -506,3 +506,28 @@ def test_no_bytes_make_the_server_raise(garbage: bytes, start: int, length: int,
         assert not failures
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", ["stream", "upgrade"])
+async def test_an_answer_that_comes_too_late_is_ended(kind: str) -> None:
+    came, ended = asyncio.Event(), asyncio.Event()
+
+    async def handle(request: Request) -> Answer:
+        came.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass  # the client is gone, and the backend has answered in this very moment
+
+        async def run(connection: Connection) -> None:
+            assert await connection.read() == b""
+            ended.set()
+
+        return Stream(lambda sink: ended.set) if kind == "stream" else Upgrade("x", run)
+
+    async with serving(handle) as (_, port):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+        await asyncio.wait_for(came.wait(), 5)
+        writer.transport.abort()
+        await asyncio.wait_for(ended.wait(), 5)
