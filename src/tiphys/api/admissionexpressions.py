@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from tiphys.cel import types
@@ -33,6 +33,10 @@ MESSAGE_BYTES = 5 * 1024
 ANNOTATION_BYTES = 10 * 1024
 """Bytes of an audit annotation's value; the rest is cut."""
 
+SHARED_PROGRAMS = 2_048
+"""Compiled expressions that are kept for whoever compiles the same."""
+
+Variables = tuple[tuple[str, Type], ...]
 _STRINGS = list_of(STRING)
 _STRING_MAP = map_of(STRING, STRING)
 
@@ -120,45 +124,63 @@ class Expressions:
         """`objects` gives types to object, oldObject and params, for type checks."""
         self._minor = version[1]
         self._objects = dict(objects or {})
-        self._variables: dict[str, Type] = {}
+        self._variables: tuple[tuple[str, Type], ...] = ()
         self._environments: dict[Scope, Environment] = {}
 
     def declare(self, name: str, text: str, scope: Scope) -> Compiled:
         """Compile a variable; one that has no meaning is of any type for those who use it."""
         compiled = self.compile(text, scope)
-        self._variables = {**self._variables, name: compiled.result_type}
+        self._variables = (*self._variables, (name, compiled.result_type))
         self._environments.clear()
         return compiled
 
     def compile(self, text: str, scope: Scope, results: tuple[Type, ...] = ()) -> Compiled:
         """Compile an expression that must evaluate to one of `results`, () for anything."""
-        try:
-            program = self._environment(scope).compile(text)
-        except CompileError as error:
-            return Compiled(text, None, f"compilation failed: {error}")
+        program = self._program(text, scope)
+        if isinstance(program, str):
+            return Compiled(text, None, f"compilation failed: {program}")
         if results and program.result_type not in results:
             return Compiled(text, None, _wrong_type(results, program.result_type))
         return Compiled(text, program, asks=any(name.startswith("authorizer") for name in program.variables))
 
     def check(self, text: str, scope: Scope) -> str:
         """Return the issues of an expression as the compiler writes them, "" for none."""
-        try:
-            self._environment(scope).compile(text)
-        except CompileError as error:
-            return str(error)
-        return ""
+        program = self._program(text, scope)
+        return program if isinstance(program, str) else ""
 
-    def _environment(self, scope: Scope) -> Environment:
+    def _program(self, text: str, scope: Scope) -> Program | str:
+        if not self._objects:
+            return _shared_program(self._minor, scope, self._variables, text)
         environment = self._environments.get(scope)
         if environment is None:
-            environment = base_environment(self._minor, scope)
-            more = {name: kind for name, kind in self._objects.items() if name != "params" or scope.params}
-            if self._variables:
-                more["variables"] = ObjectType("kubernetes.variables", self._variables)
-            if more:
-                environment = environment.extend(more)
+            typed = {name: kind for name, kind in self._objects.items() if name != "params" or scope.params}
+            environment = _environment(self._minor, scope, self._variables).extend(typed)
             self._environments[scope] = environment
-        return environment
+        return _compile(environment, text)
+
+
+def _compile(environment: Environment, text: str) -> Program | str:
+    """Return the program, or what is wrong with the text."""
+    try:
+        return environment.compile(text)
+    except CompileError as error:
+        return str(error)
+
+
+@lru_cache(maxsize=SHARED_PROGRAMS)
+def _shared_program(minor: int, scope: Scope, variables: Variables, text: str) -> Program | str:
+    """The same, kept: a policy is compiled when it is validated, and again when it is first evaluated."""
+    return _compile(_environment(minor, scope, variables), text)
+
+
+@lru_cache(maxsize=64)
+def _environment(minor: int, scope: Scope, variables: Variables) -> Environment:
+    environment = base_environment(minor, scope)
+    return (
+        environment.extend({"variables": ObjectType("kubernetes.variables", dict(variables))})
+        if variables
+        else environment
+    )
 
 
 @cache

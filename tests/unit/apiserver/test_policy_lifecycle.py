@@ -376,3 +376,15 @@ async def test_a_policy_made_just_before_its_definition_is_checked_against_it() 
             await changed.wait()
         status = (await server.named(f"{VALIDATING}/p"))["status"]
         assert len(status["typeChecking"]["expressionWarnings"]) == 1
+
+
+async def test_a_policy_of_many_expressions_is_compiled_beside_the_loop_and_judged_as_any_other() -> None:
+    fine = [f"object.data.k != '{number}'" for number in range(20)]
+    async with running_server() as server:
+        await server.made(VALIDATING, validating("fine", *fine))
+        code, answer = await server.call("POST", VALIDATING, validating("bad", *fine, "object.data.k ==", "1"))
+        assert code == 422
+        fields = [cause["field"] for cause in answer["details"]["causes"]]
+        assert fields == ["spec.validations[20].expression", "spec.validations[21].expression"]
+        await server.made(VALIDATING_BINDINGS, binding("fine"))
+        assert await refusal(server, config_map(k="7")) == "failed expression: object.data.k != '7'"

@@ -8,12 +8,15 @@ Spec: Kubernetes documentation, "Validating Admission Policy", "Mutating Admissi
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import orjson
 
-from tiphys.api.kind import JsonObject, Kind, Kinds
+from tiphys.api.kind import Context, JsonObject, Kind, Kinds
 from tiphys.apiserver.admission import Attributes, Plugin
 from tiphys.apiserver.cache import CachedObject, ResourceCache, WatchCache
 from tiphys.apiserver.cached import in_version
@@ -34,6 +37,31 @@ if TYPE_CHECKING:
 C = TypeVar("C")
 D = TypeVar("D")
 
+_LOADED_WITH_POLICIES = (
+    "tiphys.apiserver.policies.validating",
+    "tiphys.apiserver.policies.mutating",
+    "tiphys.apiserver.policies.typecheck",
+    "tiphys.api.strategies.admissionpolicy",
+)
+
+
+FEW_EXPRESSIONS = 10
+"""What a policy may have of them to be compiled in the event loop: 3 ms."""
+
+
+async def load_expressions() -> None:
+    """Import what policies need, in a thread: it would hold the event loop for a tenth of a second."""
+    if _LOADED_WITH_POLICIES[0] not in sys.modules:
+        await asyncio.to_thread(_import_all)
+
+
+def _import_all() -> None:
+    from tiphys.api.cellibrary import AVAILABLE_FROM, libraries
+
+    libraries(max(AVAILABLE_FROM.values()))
+    for name in _LOADED_WITH_POLICIES:
+        import_module(name)
+
 
 class _PolicyPlugin(Plugin, Generic[C, D]):
     """`load` makes the dispatcher, when first needed."""
@@ -48,25 +76,43 @@ class _PolicyPlugin(Plugin, Generic[C, D]):
     def is_active(self) -> bool:
         return not self._invocations.empty
 
-    def dispatcher(self, attributes: Attributes) -> D | None:
+    async def dispatcher(self, attributes: Attributes) -> D | None:
         """Return who decides, None if no policy can be about the write."""
         if not self._invocations.concern(attributes):
             return None
         if self._dispatcher is None:
+            await load_expressions()
             self._dispatcher = self._load(self._invocations)
         return self._dispatcher
 
 
 class MutatingAdmissionPolicies(_PolicyPlugin["MutatingPolicy", "MutatingDispatcher"]):
     async def mutate(self, attributes: Attributes) -> None:
-        if attributes.obj is not None and (dispatcher := self.dispatcher(attributes)) is not None:
+        if attributes.obj is not None and (dispatcher := await self.dispatcher(attributes)) is not None:
             await dispatcher.mutate(attributes)
 
 
 class ValidatingAdmissionPolicies(_PolicyPlugin["ValidatingPolicy", "ValidatingDispatcher"]):
     async def validate(self, attributes: Attributes) -> None:
-        if (dispatcher := self.dispatcher(attributes)) is not None:
+        if (dispatcher := await self.dispatcher(attributes)) is not None:
             await dispatcher.validate(attributes)
+
+
+class PolicyLoader(Plugin):
+    """Has CEL ready before the first policy is validated, and many expressions compiled, beside the event loop."""
+
+    resources = tuple((GROUP, plural) for plural in POLICY_OF.values())
+
+    def __init__(self, kubernetes_version: tuple[int, int]) -> None:
+        self._context = Context("", "", kubernetes_version=kubernetes_version)
+
+    async def mutate(self, attributes: Attributes) -> None:
+        await load_expressions()
+        policy = attributes.obj
+        if policy is not None and orjson.dumps(policy.get("spec")).lower().count(b'expression":') > FEW_EXPRESSIONS:
+            copy: JsonObject = orjson.loads(orjson.dumps(policy))
+            # what it finds is told when the policy is validated; the programs are kept until then
+            await asyncio.to_thread(attributes.kind.strategy.validate, copy, self._context)
 
 
 class PolicyPlugins:
@@ -90,7 +136,10 @@ class PolicyPlugins:
     def mutating(self) -> list[Plugin]:
         """Return the plugins that come before mutating webhooks."""
         invocations = self._invocations("mutatingadmissionpolicybindings", self._compile_mutating)
-        return [] if invocations is None else [MutatingAdmissionPolicies(invocations, self._mutating_dispatcher)]
+        loader: list[Plugin] = [PolicyLoader(self._kinds.kubernetes_version)]
+        if invocations is None:
+            return loader
+        return [*loader, MutatingAdmissionPolicies(invocations, self._mutating_dispatcher)]
 
     def validating(self) -> list[Plugin]:
         """Return the plugins that come before validating webhooks."""
