@@ -13,13 +13,24 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from kubectl_cli import Kubectl, masked
 
+from tiphys.api.protobuf import decode_protobuf, encode_object
+
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 HOP_BY_HOP = ("connection", "transfer-encoding", "content-length", "host")
+
+
+class Exchange(NamedTuple):
+    """One request that passed: content types of what was sent and of the answer, and what was sent."""
+
+    method: str
+    sent: str
+    answered: str
+    body: bytes
 
 
 class Stripping(BaseHTTPRequestHandler):
@@ -38,7 +49,8 @@ class Stripping(BaseHTTPRequestHandler):
         answer = connection.getresponse()
         data = answer.read()
         connection.close()
-        server.seen.append((self.command, self.headers.get("Content-Type", ""), answer.getheader("Content-Type")))
+        sent, answered = self.headers.get("Content-Type", ""), answer.getheader("Content-Type", "")
+        server.seen.append(Exchange(self.command, sent, answered, body))
         self.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in HOP_BY_HOP:
@@ -54,8 +66,8 @@ class Stripping(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def through_proxy(kubectl: Kubectl, strips: bool) -> Iterator[tuple[Kubectl, list[tuple[str, str, str]]]]:
-    """Give a kubectl that talks through the proxy, and a list of (method, content type sent, content type answered)."""
+def through_proxy(kubectl: Kubectl, strips: bool) -> Iterator[tuple[Kubectl, list[Exchange]]]:
+    """Give a kubectl that talks through the proxy, and a list of what passes."""
     behind = kubectl.start("proxy", "--port=0")
     assert behind.stdout is not None
     found = re.search(r":(\d+)", behind.stdout.readline())
@@ -86,7 +98,7 @@ def test_descriptions_are_the_same_in_protobuf_and_json(kubectl: Kubectl) -> Non
             for what in DESCRIBED:
                 text = client("describe", *what.replace("NAMESPACE", kubectl.namespace).split())
                 described[what, strips] = masked(text)
-            answered = [content_type for method, _, content_type in seen if method == "GET"]
+            answered = [exchange.answered for exchange in seen if exchange.method == "GET"]
             assert (PROTOBUF in answered) is not strips
     kubectl("delete", "pv,csinode,storageclass,priorityclass,clusterrole", "-l", f"test={kubectl.namespace}")
     for what in DESCRIBED:
@@ -115,12 +127,38 @@ def test_what_is_created_in_protobuf_is_what_is_created_in_json(kubectl: Kubectl
     kind = arguments.split()[0]
     with through_proxy(kubectl, strips=False) as (client, seen):
         client("create", *arguments.split())
-        assert ("POST", PROTOBUF, PROTOBUF) in seen
+        [created] = [exchange for exchange in seen if exchange.method == "POST"]
+        assert (created.sent, created.answered) == (PROTOBUF, PROTOBUF)
+    # Go's own bytes are ours, to the last one.
+    assert encode_object(decode_protobuf(created.body)) == created.body
     by_protobuf = essence(kubectl("get", kind, "made", "-o", "json", "--show-managed-fields"))
     manifest = kubectl("create", "--dry-run=client", "-o", "json", *arguments.split())
     kubectl("delete", kind, "made", "--cascade=foreground")
     kubectl("create", "-f", "-", "--field-manager=kubectl-create", stdin=manifest)
     assert essence(kubectl("get", kind, "made", "-o", "json", "--show-managed-fields")) == by_protobuf
+
+
+def test_other_typed_bodies_are_byte_for_byte_ours(kubectl: Kubectl) -> None:
+    unique = f"x-{kubectl.namespace}"
+    with through_proxy(kubectl, strips=False) as (client, seen):
+        client("auth", "can-i", "get", "pods", "--subresource=log")
+        client("auth", "can-i", "get", "/healthz")
+        client("auth", "whoami")
+        client("create", "token", "default", "--duration=11m", "--audience=a")
+        client("create", "clusterrole", unique, "--verb=get", "--non-resource-url=/x")
+        client("create", "clusterrolebinding", unique, f"--clusterrole={unique}", "--user=u", "--group=g")
+        client("create", "priorityclass", unique, "--value=-7", "--preemption-policy=Never")
+        client("create", "namespace", unique)
+    bodies = [exchange.body for exchange in seen if exchange.body and exchange.sent == PROTOBUF]
+    kinds = {decode_protobuf(body)["kind"] for body in bodies}
+    kubectl("delete", f"clusterrole/{unique}", f"clusterrolebinding/{unique}", f"priorityclass/{unique}")
+    kubectl("delete", "namespace", unique, "--wait=false")
+    wanted = (
+        "SelfSubjectAccessReview SelfSubjectReview TokenRequest ClusterRole ClusterRoleBinding PriorityClass Namespace"
+    )
+    assert kinds >= {*wanted.split()}
+    for body in bodies:
+        assert encode_object(decode_protobuf(body)) == body
 
 
 def test_dynamic_clients_that_prefer_cbor_get_it(kubectl: Kubectl) -> None:
