@@ -157,7 +157,10 @@ def rule_causes(
     declared = declare(schema, place.root or bool(schema.get(_EMBEDDED)))
     where = f"{place.path}.{_RULES}"
     if declared is None:
-        text = "failed to retrieve type information for x-kubernetes-validations"
+        text = (
+            "failed to construct type information for x-kubernetes-validations rules: "
+            "unable to convert structural schema to CEL declarations"
+        )
         return [Cause("InternalError", where, f"Internal error: internal error: {text}")], []
     often = max_cardinality(declared.min_bytes) if place.cardinality is None else place.cardinality
     causes: list[Cause] = []

@@ -9,7 +9,7 @@ Spec: Kubernetes documentation, "CustomResourceDefinition validation"; OpenAPI v
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -232,26 +232,41 @@ def _validate_object(value: dict[str, Any], schema: Schema, path: str, before: C
 
 
 def _validate_combinations(value: Any, schema: Schema, path: str) -> list[Cause]:
+    """Of alternatives of which none fits, the faults of the nearest are told with it."""
     causes: list[Cause] = []
-    for part in schema.get("allOf") or ():
-        causes += validate_value(value, part, path)
-    any_of = schema.get("anyOf")
-    if any_of and not any(not validate_value(value, part, path) for part in any_of):
-        best = min((validate_value(value, part, path) for part in any_of), key=len)
-        causes.append(_combination(path, value, "must validate at least one schema (anyOf)"))
-        causes += best
-    one_of = schema.get("oneOf")
-    if one_of:
-        fitting = sum(1 for part in one_of if not validate_value(value, part, path))
-        if fitting != 1:
-            found = f"Found {fitting} valid alternatives" if fitting else "Found none valid"
-            causes.append(_combination(path, value, f"must validate one and only one schema (oneOf). {found}"))
+    any_of = schema.get("anyOf") or ()
+    faults = [validate_value(value, part, path) for part in any_of]
+    if faults and all(faults):
+        causes.append(_combination(path, "must validate at least one schema (anyOf)"))
+        causes += _nearest(faults)
+    one_of = schema.get("oneOf") or ()
+    faults = [validate_value(value, part, path) for part in one_of]
+    fitting = sum(1 for fault in faults if not fault)
+    if one_of and fitting != 1:
+        found = f"Found {fitting} valid alternatives" if fitting else "Found none valid"
+        causes.append(_combination(path, f"must validate one and only one schema (oneOf). {found}"))
+        causes += _nearest(faults)
+    causes += _validate_all_of(value, schema.get("allOf") or (), path)
     negated = schema.get("not")
     if negated is not None and not validate_value(value, negated, path):
-        causes.append(_combination(path, value, "must not validate the schema (not)"))
+        causes.append(_combination(path, "must not validate the schema (not)"))
     return causes
 
 
-def _combination(path: str, value: Any, rule: str) -> Cause:
-    shown = "" if isinstance(value, list | dict) else value
-    return invalid_value(path or "<nil>", shown, f'"{path}" {rule}')
+def _nearest(faults: Sequence[list[Cause]]) -> list[Cause]:
+    return min(faults, key=lambda fault: len(fault))
+
+
+def _validate_all_of(value: Any, parts: Sequence[Schema], path: str) -> list[Cause]:
+    faults = [validate_value(value, part, path) for part in parts]
+    failed = sum(1 for fault in faults if fault)
+    causes = [cause for fault in faults for cause in fault]
+    if failed:
+        none = ". None validated" if failed == len(faults) else ""
+        causes.append(_combination(path, f"must validate all the schemas (allOf){none}"))
+    return causes
+
+
+def _combination(path: str, rule: str) -> Cause:
+    """Upstream tells such a fault at no field; its text has the path."""
+    return invalid_value("<nil>", "", f'"{path}" {rule}')
