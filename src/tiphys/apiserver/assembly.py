@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tiphys.api.kind import Kind, Kinds
 from tiphys.api.kinds import builtin_kinds
@@ -23,10 +24,13 @@ from tiphys.apiserver.bodyadmission import admitting_connections
 from tiphys.apiserver.bootstrap import Advertised, bootstrap
 from tiphys.apiserver.cache import ResourceCache, WatchCache
 from tiphys.apiserver.conversion import Converter
+from tiphys.apiserver.conversionmetrics import ConversionMetrics
 from tiphys.apiserver.crds import CustomResources
+from tiphys.apiserver.deadlines import REQUEST_TIMEOUT_S
 from tiphys.apiserver.fairness.dumps import debug_paths
 from tiphys.apiserver.fairness.flowmetrics import publish_fairness
 from tiphys.apiserver.fairness.gate import Gate
+from tiphys.apiserver.fairness.inflight import InFlight
 from tiphys.apiserver.fairness.upkeep import Upkeep, served_kind
 from tiphys.apiserver.frontproxy import FrontProxy
 from tiphys.apiserver.health import Check, Health
@@ -34,7 +38,7 @@ from tiphys.apiserver.kubelets import KubeletDialer
 from tiphys.apiserver.metrics import RequestMetrics
 from tiphys.apiserver.nodeauthorizer import AuthorizerChain, NodeAuthorizer
 from tiphys.apiserver.paths import server_paths
-from tiphys.apiserver.pipeline import ApiServer, Authorizer
+from tiphys.apiserver.pipeline import ApiServer, Authorizer, Paths
 from tiphys.apiserver.plugins.certificates import CertificatePermissions
 from tiphys.apiserver.plugins.claims import ClaimProtection, ClaimResize
 from tiphys.apiserver.plugins.defaultclasses import DefaultIngressClass, DefaultStorageClass
@@ -73,6 +77,9 @@ from tiphys.store.interface import Store, StoreFailed
 from tiphys.wire.message import Handler
 from tiphys.wire.tls import create_signing_key
 
+if TYPE_CHECKING:
+    from tiphys.apiserver.audit.recorder import Recorder
+
 log = logging.getLogger(__name__)
 
 DEFAULT_ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -95,6 +102,13 @@ class ApiServerConfig:
     """Of service-account tokens; b"" makes a new one, which does not survive a restart."""
     dialer: KubeletDialer | None = None
     """How logs, exec and the like reach kubelets; None refuses them."""
+    request_timeout_s: float = REQUEST_TIMEOUT_S
+    fairness: bool = True
+    """False: only the two limits below bound what runs at once."""
+    in_flight: tuple[int, int] = (400, 200)
+    """Reads and writes at once; together they are the seats that fairness shares out."""
+    recorder: Recorder | None = None
+    """Tells the audit log; None: nothing is audited."""
     network: bool = True
     """False in a simulation: webhooks cannot be called, and writes that need them are told so."""
     front_proxy: FrontProxy | None = None
@@ -137,11 +151,11 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     tokens = Tokens(config.issuer, config.signing_key_pem or create_signing_key()[0], clock, randomness)
     audiences = (config.issuer,)
     webhooks = _webhooks(cache, kinds) if config.network else WebhookClient(None)
-    converter = Converter(randomness, webhooks.post)
+    metrics = Metrics()
+    converter = Converter(randomness, webhooks.post, clock, ConversionMetrics(metrics))
     reads = Reads(cache, store, clock, randomness, converter=converter)
     rbac = RbacAuthorizer(cache, _finder(kinds, "rbac.authorization.k8s.io"))
     authorizer = AuthorizerChain(NodeAuthorizer(cache, _finder(kinds, "")), rbac)
-    metrics = Metrics()
     mutating, validating = webhook_plugins(cache, kinds, webhooks, converter, authorizer, clock, randomness, metrics)
     policies = PolicyPlugins(cache, kinds, converter, authorizer, PolicyMetrics(metrics, clock))
     dynamic = [*policies.mutating(), mutating, *policies.validating(), validating]
@@ -160,15 +174,23 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     resources = Resources(kinds, registry, reads, subresources, virtual, aggregator)
     custom = CustomResources(registry, kinds, cache)
     health = Health(_checks(store, cache, clock))
-    gate = _gate(kinds, cache, clock)
-    publish_fairness(metrics, gate)
+    gate = _gate(kinds, cache, clock, sum(config.in_flight))
     address = _server_address(config)
     paths = server_paths(kinds, tokens, health, metrics, address, debug_paths(gate), aggregator=aggregator)
-    own_groups = {kind.group for kind in kinds.all()}
-    counted = RequestMetrics(metrics, kinds, paths.exact)
-    server = ApiServer(authenticator, authorizer, resources, paths, own_groups, metrics=counted, clock=clock, gate=gate)
+    counted = _publish(config, metrics, kinds, paths, gate, clock)
+    server = ApiServer(
+        authenticator,
+        authorizer,
+        resources,
+        paths,
+        {kind.group for kind in kinds.all()},
+        metrics=counted,
+        clock=clock,
+        request_timeout_s=config.request_timeout_s,
+        gate=gate if config.fairness else InFlight(clock, *config.in_flight),
+        recorder=config.recorder,
+    )
     publish_state(metrics, cache, store, health, config.kubernetes_version)
-    publish_process(metrics, clock.now_s())
     await custom.load()
     await bootstrap(registry, config.advertised, config.front_proxy, config.service_cidr)
     tasks = [
@@ -182,20 +204,19 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     if policy_kind is not None:
         tasks.append(asyncio.create_task(PolicyStatus(registry, policy_kind).run(), name="policy-status"))
     health.complete()
-    return Assembled(
-        server.handle,
-        registry,
-        cache,
-        kinds,
-        tokens,
-        audiences,
-        reads,
-        webhooks,
-        health,
-        metrics,
-        aggregator,
-        tasks,
-    )
+    parts = (registry, cache, kinds, tokens, audiences, reads, webhooks, health, metrics, aggregator)
+    return Assembled(server.handle, *parts, tasks)
+
+
+def _publish(
+    config: ApiServerConfig, metrics: Metrics, kinds: Kinds, paths: Paths, gate: Gate, clock: Clock
+) -> RequestMetrics:
+    """Publish what the request path and this process count; return what the path counts in."""
+    publish_process(metrics, clock.now_s())
+    publish_fairness(metrics, gate)
+    if config.recorder is not None:
+        config.recorder.publish(metrics)
+    return RequestMetrics(metrics, kinds, paths.exact)
 
 
 def _webhooks(cache: WatchCache, kinds: Kinds) -> WebhookClient:
@@ -206,7 +227,7 @@ def _webhooks(cache: WatchCache, kinds: Kinds) -> WebhookClient:
     )
 
 
-def _gate(kinds: Kinds, cache: WatchCache, clock: Clock) -> Gate:
+def _gate(kinds: Kinds, cache: WatchCache, clock: Clock, seats: int) -> Gate:
     """Return what lets requests in; what a list looks at is counted in the cache."""
 
     def count(info: RequestInfo) -> int:
@@ -217,7 +238,7 @@ def _gate(kinds: Kinds, cache: WatchCache, clock: Clock) -> Gate:
         cache.resource(served_kind(kinds, plural).storage_prefix())
         for plural in ("flowschemas", "prioritylevelconfigurations")
     )
-    return Gate(schemas, levels, clock, count)
+    return Gate(schemas, levels, clock, count, seats)
 
 
 def _finder(kinds: Kinds, group: str) -> Callable[[str], Kind]:

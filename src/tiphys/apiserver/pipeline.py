@@ -12,10 +12,11 @@ Spec: Kubernetes documentation, "Controlling access to the Kubernetes API"; "API
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
@@ -31,7 +32,11 @@ from tiphys.apiserver.user import AUTHENTICATED, User
 from tiphys.base.clock import Clock, SystemClock
 from tiphys.base.errors import ApiError, forbidden, internal, path_not_found
 from tiphys.base.metrics import Metrics
-from tiphys.wire.message import Answer, Request, Response, Sink, Stream, Upgrade
+from tiphys.wire.message import Answer, Connection, Request, Response, Sink, Stream, Upgrade
+
+if TYPE_CHECKING:
+    from tiphys.apiserver.audit.recorder import Record, Recorder
+    from tiphys.apiserver.fairness.inflight import InFlight
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +112,8 @@ class ApiServer:
         metrics: RequestMetrics | None = None,
         clock: Clock | None = None,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
-        gate: Gate | None = None,
+        gate: Gate | InFlight | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._authorizer = authorizer
@@ -115,9 +121,11 @@ class ApiServer:
         self._paths = paths
         self._own_groups = frozenset(own_groups)
         self._metrics = metrics or RequestMetrics(Metrics(), Kinds((), (1, 0)))
-        self._now_s = (clock or SystemClock()).monotonic_s
+        self._clock = clock or SystemClock()
+        self._now_s = self._clock.monotonic_s
         self._request_timeout_s = request_timeout_s
         self._gate = gate
+        self._recorder = recorder
         self._gets: dict[str, Shape] = {}
         """What plain GETs of paths seen lately ask for."""
         self._trusted: dict[tuple[str, tuple[str, ...]], User] = {}
@@ -149,12 +157,17 @@ class ApiServer:
         kind, info = counters.kind, shape.info
         flow: Flow | None = None
         waited: Waiting | None = None
+        record: Record | None = None
         held = 0
         running[kind] += 1
         try:
             user = self._authenticate(request)
+            if self._recorder is not None:
+                record = self._recorder.begin(request, info, user, self._clock.now_s())
             if is_impersonating(request.headers):
                 user = self._impersonate(request, user)
+                if record is not None:
+                    record.acting = user
             gate = self._gate
             if gate is not None and shape.limited:
                 flow = shape.flow
@@ -170,13 +183,19 @@ class ApiServer:
                     held = seats
                 else:
                     waited = await gate.wait(request, flow, user, info, seats)
-            self._authorize(user, info)
+            self._authorize(user, info, record)
             if info.is_resource:
                 answer = await self._resources(request, info, user)
             else:
                 answer = await self._find(request.path)(request, user)
         except ApiError as error:
             answer = present(self._refusal(request, error), request)
+            if self._recorder is not None and record is None and error.code == 401:
+                self._recorder.refused(request, info, self._clock.now_s(), answer)
+        except asyncio.CancelledError:
+            if self._recorder is not None and record is not None:
+                self._recorder.over(record, 504)
+            raise
         finally:
             running[kind] -= 1
             if held:
@@ -187,13 +206,15 @@ class ApiServer:
                 level.end(waited)
         if flow is not None:
             answer.headers = (*answer.headers, *flow.headers) if answer.headers else flow.headers
+        if self._recorder is not None and record is not None:
+            self._recorder.end(record, answer)
         if isinstance(answer, Response):
             duration_s = self._now_s() - began_s
             counters.done(answer.status, duration_s, answer.body)
             if flow is not None:
                 flow.schema.counts.executed(duration_s - waited.waited_s if waited is not None else duration_s)
             return answer
-        return self._followed(answer, counters, began_s)
+        return self._followed(answer, counters, began_s, record)
 
     def _shape(self, request: Request) -> Shape:
         query = request.raw_query
@@ -250,8 +271,10 @@ class ApiServer:
             self._metrics.authenticated(name)
         return user
 
-    def _authorize(self, user: User, info: RequestInfo) -> None:
+    def _authorize(self, user: User, info: RequestInfo, record: Record | None) -> None:
         decision = self._authorizer.authorize(user, info)
+        if record is not None:
+            record.decided(decision.allowed, decision.reason)
         if not decision.allowed:
             self._metrics.denied += 1
             raise denial(user, info, decision.reason)
@@ -271,20 +294,37 @@ class ApiServer:
 
         return impersonate(request.headers, check)
 
-    def _followed(self, answer: Stream | Upgrade, counters: RequestCounters, began_s: float) -> Answer:
-        """Return an answer that comes over time such that it is counted while it is open."""
+    def _followed(
+        self, answer: Stream | Upgrade, counters: RequestCounters, began_s: float, record: Record | None
+    ) -> Answer:
+        """Return an answer that comes over time such that it is counted, and told, while it is open."""
+
+        def over(status: int) -> None:
+            counters.running -= 1
+            counters.done(status, self._now_s() - began_s, b"")
+            if self._recorder is not None and record is not None:
+                self._recorder.over(record, status)
+
         if isinstance(answer, Upgrade):
-            counters.done(101, self._now_s() - began_s, b"")
+            run = answer.run
+
+            async def counted_run(connection: Connection) -> None:
+                counters.running += 1
+                try:
+                    await run(connection)
+                finally:
+                    over(101)
+
+            answer.run = counted_run
             return answer
-        start, now_s, status = answer.start, self._now_s, answer.status
+        start, status = answer.start, answer.status
 
         def counted(sink: Sink) -> Callable[[], None]:
             counters.running += 1
             stop = start(sink)
 
             def stopped() -> None:
-                counters.running -= 1
-                counters.done(status, now_s() - began_s, b"")
+                over(status)
                 stop()
 
             return stopped

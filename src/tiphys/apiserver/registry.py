@@ -82,6 +82,8 @@ class WriteContext(msgspec.Struct, eq=False):
     """One delete of a collection."""
     size_bytes: int = 0
     """Of the request's body: large ones are worked on beside the loop."""
+    notes: dict[str, str] | None = None
+    """Audit annotations of the request; None when nobody records them."""
 
 
 class Written(msgspec.Struct, frozen=True, eq=False):
@@ -586,6 +588,7 @@ class Registry:
             requested=kind,
             parameters=context.parameters,
             deadline_s=context.deadline_s,
+            audit=context.notes,
         )
 
     def _track(self, stored: Kind, old: JsonObject, new: JsonObject, context: WriteContext, now: str) -> None:

@@ -89,6 +89,7 @@ class Call(msgspec.Struct, frozen=True, eq=False):
             parameters=self.request.query if self.request.raw_query else None,
             deadline_s=self.request.deadline_s,
             size_bytes=len(self.request.body),
+            notes=self.request.notes,
         )
 
     def body(self, kind: Kind, context: WriteContext) -> JsonObject:

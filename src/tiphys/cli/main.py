@@ -64,6 +64,9 @@ OUTPUT = click.option(
 )
 
 
+_FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
+
+
 def _version(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
     if value is None:
         return None
@@ -109,16 +112,39 @@ def main() -> None:
     default=None,
     help="Port of the API server.  [default: 6443 or the next free]",
 )
-def up(name: str, version: tuple[int, int] | None, simulated: bool | None, nodes: int | None, port: int | None) -> None:
+@click.option(
+    "--apiserver-arg",
+    "arguments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A flag of the API server, as upstream names it; may be repeated.",
+)
+@click.option(
+    "--audit-policy-file", type=_FILE, hidden=True, help="The same as --apiserver-arg audit-policy-file=FILE."
+)
+@click.option("--audit-log-path", metavar="FILE", hidden=True, help="The same as --apiserver-arg audit-log-path=FILE.")
+def up(
+    name: str,
+    version: tuple[int, int] | None,
+    simulated: bool | None,
+    nodes: int | None,
+    port: int | None,
+    arguments: tuple[str, ...],
+    audit_policy_file: str | None,
+    audit_log_path: str | None,
+) -> None:
     """Start a cluster, or start it again with all that it had.
 
     Containers are real when you are root and crun or runc is installed; otherwise nodes are simulated and everything
     else is the same. kubectl uses the new cluster at once: it becomes the current context of your kubeconfig.
     """
+    from tiphys.cli.serverflags import server_options
     from tiphys.cli.up import run_up
     from tiphys.cluster.up import Wishes
 
-    run_up(Wishes(name, version, simulated, nodes or 0, port or 0))
+    audit = {"audit-policy-file": audit_policy_file, "audit-log-path": audit_log_path}
+    given = [*arguments, *(f"{key}={value}" for key, value in audit.items() if value is not None)]
+    run_up(Wishes(name, version, simulated, nodes or 0, port or 0, server_options(given)))
 
 
 @main.command()

@@ -30,6 +30,29 @@ class DamagedConfig(NoSuchCluster):
 
 
 @dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """How the API server behaves; may differ at every start."""
+
+    shutdown_delay_s: float = 0.0
+    """How long it goes on serving, unready, once it is asked to stop."""
+    request_timeout_s: float = 60.0
+    """How long a request may take that is not long-running."""
+    fairness: bool = True
+    """False: only the two limits below bound what runs at once."""
+    max_reads: int = 400
+    max_writes: int = 200
+    """Together they are the seats that fairness shares out."""
+    audit_policy_file: str = ""
+    """Empty: nothing is audited."""
+    audit_log_path: str = ""
+    """Empty: a file beside the other logs; "-" is the API server's own log."""
+    audit_log_max_mb: int = 100
+    audit_log_backups: int = 10
+    audit_log_days: int = 0
+    """How long old files are kept; 0 is for ever."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterConfig:
     """See the module's docstring. Ports are chosen before the first start and stay."""
 
@@ -47,6 +70,7 @@ class ClusterConfig:
     nodes: int = 1
     """How many nodes there are; more than one only when simulated."""
     cluster_domain: str = "cluster.local"
+    server: ServerOptions = ServerOptions()
 
     @property
     def bridge(self) -> str:
@@ -163,7 +187,8 @@ def read_config(name: str) -> ClusterConfig:
     try:
         data = json.loads(path.read_bytes())
         major, minor = data["kubernetes_version"]
-        return ClusterConfig(**{**data, "kubernetes_version": (int(major), int(minor))})
+        server = ServerOptions(**data.get("server", {}))
+        return ClusterConfig(**{**data, "kubernetes_version": (int(major), int(minor)), "server": server})
     except (FileNotFoundError, NotADirectoryError):
         hint = "tiphys up" if name == DEFAULT_NAME else f"tiphys up --name {name}"
         others = [n for n in cluster_names() if n != name]

@@ -14,15 +14,15 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from tiphys.apiserver.assembly import ApiServerConfig, assemble
+from tiphys.apiserver.assembly import ApiServerConfig, Assembled, assemble
 from tiphys.apiserver.bootstrap import Advertised
 from tiphys.apiserver.frontproxy import FrontProxy
 from tiphys.apiserver.kubelets import KubeletDialer
-from tiphys.base.clock import Randomness, SystemClock
+from tiphys.base.clock import Clock, Randomness, SystemClock
 from tiphys.base.memory import settle_memory
 from tiphys.client.http import HttpClient
 from tiphys.client.interface import Client
@@ -31,6 +31,9 @@ from tiphys.cluster.pki import FRONT_PROXY_CA, FRONT_PROXY_CLIENT, Pki, front_pr
 from tiphys.store.sqlite import SqliteStore
 from tiphys.wire.server import HttpServer
 from tiphys.wire.tls import client_context, server_context
+
+if TYPE_CHECKING:
+    from tiphys.apiserver.audit.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +84,14 @@ async def run_apiserver(config: ClusterConfig, pki: Pki, sockets: Sequence[socke
         signing_key_pem=pki.signing_key.read_bytes(),
         dialer=dialer,
         front_proxy=_front_proxy(config, pki),
+        request_timeout_s=config.server.request_timeout_s,
+        fairness=config.server.fairness,
+        in_flight=(config.server.max_reads, config.server.max_writes),
+        recorder=_recorder(config, clock, randomness),
     )
     async with AsyncExitStack() as cleanup:
+        if settings.recorder is not None:
+            cleanup.callback(settings.recorder.stop)
         cleanup.push_async_callback(store.stop)
         await store.start()
         assembled = await assemble(settings, store, clock, randomness)
@@ -91,10 +100,37 @@ async def run_apiserver(config: ClusterConfig, pki: Pki, sockets: Sequence[socke
         context = server_context(*pki.pair("apiserver"), pki.ca, pki.pair(FRONT_PROXY_CA)[0])
         server = HttpServer(assembled.handle, ssl_context=context)
         cleanup.push_async_callback(server.stop, 2.0)
+        cleanup.push_async_callback(_become_unready, assembled, config.server.shutdown_delay_s)
         await server.listen([s.dup() for s in sockets])
         notify("apiserver")
         settle_memory()
         await asyncio.Event().wait()
+
+
+async def _become_unready(assembled: Assembled, delay_s: float) -> None:
+    """Tell load balancers to send their requests elsewhere, and serve on for the time that they need to hear it."""
+    assembled.health.shut_down()
+    await asyncio.sleep(delay_s)
+
+
+def _recorder(config: ClusterConfig, clock: Clock, randomness: Randomness) -> Recorder | None:
+    """Return what tells the audit log, if there is a policy. Raises BadPolicy, OSError."""
+    options = config.server
+    if not options.audit_policy_file:
+        return None
+    from tiphys.apiserver.audit.log import AuditLog
+    from tiphys.apiserver.audit.policy import load_policy
+    from tiphys.apiserver.audit.recorder import Recorder
+
+    path = options.audit_log_path or str(Files.of(config.name).logs / "audit.log")
+    log = AuditLog(
+        path,
+        clock,
+        max_bytes=options.audit_log_max_mb << 20,
+        backups=options.audit_log_backups,
+        max_age_s=options.audit_log_days * 86400.0,
+    )
+    return Recorder(load_policy(options.audit_policy_file), log, clock, randomness)
 
 
 def _front_proxy(config: ClusterConfig, pki: Pki) -> FrontProxy:

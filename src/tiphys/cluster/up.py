@@ -26,6 +26,7 @@ from tiphys.cluster.config import (
     DamagedConfig,
     Files,
     NoSuchCluster,
+    ServerOptions,
     cluster_names,
     lock_machine,
     read_config,
@@ -68,6 +69,8 @@ class Wishes:
     simulated: bool | None = None
     nodes: int = 0
     api_port: int = 0
+    server: ServerOptions | None = None
+    """How the API server is to behave from this start on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +201,8 @@ def _start(wishes: Wishes, lock: int) -> Started:
     stop_orphans(files.run)
     sockets = _listening_sockets(config)
     config = _with_kubelet_port(config)
+    if wishes.server is not None:
+        config = dataclasses.replace(config, server=wishes.server)
     write_config(config)
     finish_pki = _begin_pki(config)
     reader, writer = os.pipe()
