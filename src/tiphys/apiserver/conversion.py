@@ -26,9 +26,10 @@ from tiphys.api.kind import CustomConversion, JsonObject, Kind
 from tiphys.api.metadata import validate_annotations
 from tiphys.api.selectors import validate_labels
 from tiphys.apiserver.cached import CachedObject, fitted, in_version
+from tiphys.apiserver.conversionmetrics import CALL, INVALID_OBJECT, MALFORMED, PARTIAL, ConversionMetrics
 from tiphys.apiserver.webhooks.client import CallFailed
-from tiphys.base.clock import Randomness
-from tiphys.base.errors import ApiError
+from tiphys.base.clock import Clock, Randomness, SystemClock
+from tiphys.base.errors import ApiError, TiphysError
 
 REVIEW_GROUP = "apiextensions.k8s.io"
 REVIEW_VERSIONS = ("v1", "v1beta1")
@@ -37,6 +38,8 @@ TIMEOUT_S = 30.0
 """What upstream gives a conversion webhook; a definition cannot change it."""
 BATCH_OBJECTS = 500
 """Objects of one call: as many as a client asks for in one page."""
+TURN_OBJECTS = 50
+"""Objects that are made to fit their schema in one turn of the loop."""
 BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of the objects of one call, unless one alone is larger: an answer may have four times as many."""
 
@@ -52,9 +55,17 @@ async def _no_webhooks(client_config: Mapping[str, Any], body: bytes, timeout_s:
 class Converter:
     """See the module's docstring. One for all custom kinds of a server."""
 
-    def __init__(self, randomness: Randomness, post: Post = _no_webhooks) -> None:
+    def __init__(
+        self,
+        randomness: Randomness,
+        post: Post = _no_webhooks,
+        clock: Clock | None = None,
+        metrics: ConversionMetrics | None = None,
+    ) -> None:
         self._randomness = randomness
         self._post = post
+        self._clock = clock or SystemClock()
+        self._metrics = metrics
         self._underway: dict[tuple[CachedObject, str], asyncio.Future[None]] = {}
         """Objects that are being converted for a reader, and for whom else asks meanwhile."""
 
@@ -83,14 +94,16 @@ class Converter:
                 continue
             for some in _batches(indices, [len(orjson.dumps(objs[index])) for index in indices]):
                 converted = await self._call(kind, conversion, [objs[index] for index in some], source, target)
-                for index, obj in zip(some, converted, strict=True):
+                for number, (index, obj) in enumerate(zip(some, converted, strict=True), 1):
                     results[index] = fitted(conversion, obj)
+                    if number % TURN_OBJECTS == 0:
+                        await asyncio.sleep(0)
         return results
 
     async def prepare(self, kind: Kind, objects: Iterable[CachedObject]) -> bool:
         """Make the renditions that a webhook makes, so that `in_version` finds them; tell whether others ran meanwhile.
 
-        Raises ApiError when the webhook fails; what it converted before stays.
+        Raises ApiError when the webhook fails, for whoever asked for the same at the same time too.
         """
         if not self.may_call(kind):
             return False
@@ -114,6 +127,10 @@ class Converter:
             converted = await self.convert_all(kind, [orjson.loads(obj.value) for obj in objects], kind.api_version)
             for obj, result in zip(objects, converted, strict=True):
                 obj.remember(kind, _encode(result))
+        except ApiError as error:
+            done.set_exception(error)
+            done.exception()  # it is told to who waits; nobody has to
+            raise
         finally:
             for obj in objects:
                 self._underway.pop((obj, kind.api_version), None)
@@ -125,11 +142,25 @@ class Converter:
     ) -> list[JsonObject]:
         """Ask the webhook to convert objects of one version. Raises ApiError(500) in upstream's words."""
         webhook = conversion.webhook or {}
+        started_s, failure = self._clock.monotonic_s(), ""
+        try:
+            return await self._ask(webhook, kind.kind, objs, source, target)
+        except _Failed as error:
+            failure = error.sort
+            raise ApiError(500, "", str(error)) from error
+        finally:
+            if self._metrics is not None:
+                name = f"{kind.plural}.{kind.group}"
+                self._metrics.observe(name, source, target, self._clock.monotonic_s() - started_s, failure)
+
+    async def _ask(
+        self, webhook: Mapping[str, Any], kind: str, objs: Sequence[JsonObject], source: str, target: str
+    ) -> list[JsonObject]:
         known = webhook.get("conversionReviewVersions") or ()
         version = next((name for name in known if name in REVIEW_VERSIONS), "")
         if not version:
-            raise _failure("no supported conversion review versions")
-        what = f"conversion webhook for {source}, Kind={kind.kind}"
+            raise _Failed(CALL, "no supported conversion review versions")
+        what = f"conversion webhook for {source}, Kind={kind}"
         uid = self._randomness.uid()
         review = {
             "kind": "ConversionReview",
@@ -139,24 +170,31 @@ class Converter:
         try:
             answer = await self._post(webhook.get("clientConfig") or {}, orjson.dumps(review), TIMEOUT_S)
         except CallFailed as error:
-            raise _failure(f"{what} failed: {error}") from error
+            raise _Failed(CALL, f"{what} failed: {error}") from error
         problem, converted = read_review(answer, version, uid)
         if problem:
-            raise _failure(f"{what} failed: {problem}")
+            raise _Failed(MALFORMED, f"{what} failed: {problem}")
         if len(converted) != len(objs):
-            raise _failure(f"{what} returned {len(converted)} objects, expected {len(objs)}")
-        results = []
+            raise _Failed(PARTIAL, f"{what} returned {len(converted)} objects, expected {len(objs)}")
+        alone = len(objs) == 1
         for index, (before, after) in enumerate(zip(objs, converted, strict=True)):
-            where = "invalid object" if len(objs) == 1 else f"invalid converted object at index {index}"
-            metadata_where = "invalid metadata" if len(objs) == 1 else f"invalid metadata in object at index {index}"
-            problem = identity_problem(before, after, target, len(objs) == 1)
+            problem = identity_problem(before, after, target, alone)
             if problem:
-                raise _failure(f"{what} returned {where}{problem}")
+                where = "invalid object" if alone else f"invalid converted object at index {index}"
+                raise _Failed(INVALID_OBJECT, f"{what} returned {where}{problem}")
             problem = restore_metadata(before, after)
             if problem:
-                raise _failure(f"{what} returned {metadata_where}: {problem}")
-            results.append(after)
-        return results
+                where = "invalid metadata" if alone else f"invalid metadata in object at index {index}"
+                raise _Failed(INVALID_OBJECT, f"{what} returned {where}: {problem}")
+        return converted
+
+
+class _Failed(TiphysError):
+    """What a call came to that did not convert; `sort` is upstream's name for it."""
+
+    def __init__(self, sort: str, message: str) -> None:
+        super().__init__(message)
+        self.sort = sort
 
 
 def _batches(indices: Sequence[int], sizes_bytes: Sequence[int]) -> Iterator[list[int]]:
@@ -170,10 +208,6 @@ def _batches(indices: Sequence[int], sizes_bytes: Sequence[int]) -> Iterator[lis
         batch.append(index)
         batch_bytes += size_bytes
     yield batch
-
-
-def _failure(message: str) -> ApiError:
-    return ApiError(500, "", message)
 
 
 def _encode(obj: JsonObject) -> bytes:

@@ -306,6 +306,19 @@ async def test_readers_at_once_share_one_conversion(world: World) -> None:
     assert world.conversions.sent() == [1]
 
 
+async def test_readers_at_once_share_one_failure(world: World) -> None:
+    await world.made(THINGS, thing("a", hostPort="a:1"))
+    world.conversions.spoil = lambda answer: answer.pop("response")
+    answers = await asyncio.gather(*(world.call("GET", f"{THINGS_V2}/a") for _ in range(5)))
+    assert {status for status, _ in answers} == {500}
+    assert world.conversions.sent() == [1]
+    text = world.server.assembled.metrics.format().decode()
+    labels = 'failure_type="conversion_webhook_malformed_response_failure",result="failure"'
+    assert f"apiserver_conversion_webhook_request_total{{{labels}}} 1" in text
+    labels = f'crd_name="things.{GROUP}",from_version="{GROUP}/v1",succeeded="false",to_version="{GROUP}/v2"'
+    assert f"apiserver_crd_conversion_webhook_duration_seconds_count{{{labels}}} 1" in text
+
+
 async def test_a_changed_definition_converts_and_defaults_anew(world: World) -> None:
     await world.made(THINGS, thing("a", hostPort="a:1"))
     assert (await world.named(f"{THINGS_V2}/a"))["zone"] == "here"
