@@ -161,14 +161,22 @@ def _value_writer(tag: bytes, kind: str) -> Encode:
         return write_text
     if kind == "b":
         return lambda value: sized(tag, b64decode(value))
+    if kind in _FEW_VALUES:
+        encode = _SPECIAL[kind]
+        return lru_cache(maxsize=512)(lambda value: sized(tag, encode(value)))
     return write_message
 
 
 def _map_writer(tag: bytes, kind: str) -> Encode:
-    write_key, write_value = _value_writer(b"\x0a", "s"), _value_writer(b"\x12", kind)
+    write_key, write_value, heads = _value_writer(b"\x0a", "s"), _value_writer(b"\x12", kind), _heads(tag)
 
     def write(value: dict[str, Any]) -> bytes:
-        return b"".join([sized(tag, write_key(key) + write_value(value[key])) for key in sorted(value)])
+        parts: list[bytes] = []
+        for key in sorted(value):
+            name, data = write_key(key), write_value(value[key])
+            size = len(name) + len(data)
+            parts += (heads[size] if size < 0x80 else tag + varint(size), name, data)
+        return b"".join(parts)
 
     return write
 
@@ -239,5 +247,7 @@ _SPECIAL: dict[str, Encode] = {
     f"{EXTENSIONS}.JSONSchemaPropsOrStringArray": _schema_or_strings,
     **dict.fromkeys(STRING_LISTS, _string_list),
 }
+_FEW_VALUES = frozenset({f"{META}.Time", QUANTITY})
+"""Messages of which the same ones are written again and again."""
 _EMPTY = {QUANTITY: _quantity("0"), INT_OR_STRING: _int_or_string(0)}
 """What stands in absent values that are no pointers; in the other special messages it is nothing."""
