@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tiphys.cluster.config import ClusterConfig, Files
-from tiphys.wire.tls import KeyPair, create_ca, create_signing_key, issue, write_private
+from tiphys.wire.tls import KeyPair, create_ca, create_signing_key, issue, write_private_files
 
 CLIENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "admin": ("kubernetes-admin", ("system:masters",)),
@@ -68,36 +68,47 @@ def is_complete(config: ClusterConfig) -> bool:
 
 
 def ensure_pki(config: ClusterConfig) -> Pki:
-    """Make what is absent and return the paths. A cluster keeps its authority for life."""
+    """Make what is absent and return the paths. A cluster keeps its authorities for life.
+
+    Everything is written together at the end, authorities first: after a crash in between, what is missing is made anew
+    by the ones that stand.
+    """
     pki = Pki(Files.of(config.name).pki)
-    ca = _ensure_ca(pki, "ca", f"tiphys-{config.name}")
+    made: Made = []
+    ca = _ensure_ca(pki, made, "ca", f"tiphys-{config.name}")
+    front_proxy_ca = _ensure_ca(pki, made, FRONT_PROXY_CA, front_proxy_issuer(config))
     for name, (user, groups) in CLIENTS.items():
-        _ensure(pki, ca, name, user, groups)
+        _ensure(pki, made, ca, name, user, groups)
     addresses = sorted({"127.0.0.1", config.node_address, config.gateway, config.api_service_address})
     names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
     names.append(f"kubernetes.default.svc.{config.cluster_domain}")
-    _ensure(pki, ca, "apiserver", "kube-apiserver", (), names, addresses)
+    _ensure(pki, made, ca, "apiserver", "kube-apiserver", (), names, addresses)
     for node in node_names(config):
         user, groups = f"system:node:{node}", ("system:nodes",)
-        _ensure(pki, ca, f"kubelet-{node}", user, groups, [node], ["127.0.0.1", config.node_address])
-    front_proxy_ca = _ensure_ca(pki, FRONT_PROXY_CA, front_proxy_issuer(config))
-    _ensure(pki, front_proxy_ca, FRONT_PROXY_CLIENT, FRONT_PROXY_CLIENT, ())
+        _ensure(pki, made, ca, f"kubelet-{node}", user, groups, [node], ["127.0.0.1", config.node_address])
+    _ensure(pki, made, front_proxy_ca, FRONT_PROXY_CLIENT, FRONT_PROXY_CLIENT, ())
     if not pki.signing_key.exists():
-        write_private(pki.signing_key, create_signing_key()[0])
+        made.append((pki.signing_key, create_signing_key()[0]))
+    write_private_files(made)
     return pki
 
 
-def _ensure_ca(pki: Pki, name: str, common_name: str) -> KeyPair:
-    paths = pki.pair(name)
-    if paths[0].exists() and paths[1].exists():
-        return KeyPair.read(*paths)
+Made = list[tuple[Path, bytes]]
+"""Files that are still to be written."""
+
+
+def _ensure_ca(pki: Pki, made: Made, name: str, common_name: str) -> KeyPair:
+    certificate, key = pki.pair(name)
+    if certificate.exists() and key.exists():
+        return KeyPair.read(certificate, key)
     ca = create_ca(common_name)
-    ca.write(*paths)
+    made += [(key, ca.key), (certificate, ca.certificate)]
     return ca
 
 
 def _ensure(
     pki: Pki,
+    made: Made,
     ca: KeyPair,
     name: str,
     user: str,
@@ -111,4 +122,4 @@ def _ensure(
     serves = bool(dns_names)
     client = name != "apiserver"
     pair = issue(ca, user, groups, dns_names=dns_names, ip_addresses=addresses, server=serves, client=client)
-    pair.write(certificate, key)
+    made += [(key, pair.key), (certificate, pair.certificate)]
