@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from tiphys.cel import checker, selecting, standard
-from tiphys.cel.code import FIRST_VARIABLE, LIMIT, SPENT, Code, Frame
+from tiphys.cel.code import LIMIT, SPENT, Code, Frame
 from tiphys.cel.cost import COST_MAXIMUM, Budget, CostRange, Sizes
 from tiphys.cel.data import Converter, converter
 from tiphys.cel.declarations import Library, Overload
@@ -73,7 +73,7 @@ class Program:
         counted in the budget in every case.
         """
         limit = COST_MAXIMUM if budget is None else budget.limit - budget.spent
-        frame: Frame = [self._code.cost, limit] + [None] * (self._frame_size - FIRST_VARIABLE)
+        frame: Frame = [self._code.cost, limit] + [None] * (self._frame_size - LIMIT - 1)
         try:
             for name, slot, convert in self._names:
                 frame[slot] = _bound(bindings, name, convert)

@@ -69,46 +69,50 @@ def runtime_name(value: Value) -> str:
     return types.type_name(runtime_type(value))
 
 
-def equals(one: Value, other: Value) -> bool:
-    """Return whether two values are the same."""
+def equals(one: Value, other: Value, meter: list[int] | None = None) -> bool:
+    """Return whether two values are the same. The meter's number grows by the elements that were looked at."""
     first, second = one.__class__, other.__class__
     if first is second and first in _PLAIN:
         return bool(one == other)
     if first in _NUMBERS:
         return second in _NUMBERS and bool(float(one) == float(other) if float in (first, second) else one == other)
     if isinstance(one, list):
-        return isinstance(other, list) and _equal_lists(one, other)
+        return isinstance(other, list) and _equal_lists(one, other, meter)
     if isinstance(one, dict):
-        return isinstance(other, dict) and _equal_maps(one, other)
+        return isinstance(other, dict) and _equal_maps(one, other, meter)
     if first is Optional:
         if second is not Optional or one.present is not other.present:
             return False
-        return not one.present or equals(one.value, other.value)
+        return not one.present or equals(one.value, other.value, meter)
     return first is second and bool(one == other)
 
 
-def _equal_lists(one: list[Value], other: list[Value]) -> bool:
+def _equal_lists(one: list[Value], other: list[Value], meter: list[int] | None) -> bool:
     if len(one) != len(other):
         return False
+    if meter is not None:
+        meter[0] += len(one)
     if one.__class__ is KeyedList or other.__class__ is KeyedList:
-        return _equal_keyed(one, other)
-    return all(equals(a, b) for a, b in zip(one, other, strict=True))
+        if meter is not None:
+            meter[0] += 3 * len(one)
+        return _equal_keyed(one, other, meter)
+    return all(equals(a, b, meter) for a, b in zip(one, other, strict=True))
 
 
-def _equal_keyed(one: list[Value], other: list[Value]) -> bool:
+def _equal_keyed(one: list[Value], other: list[Value], meter: list[int] | None) -> bool:
     keyed = one if isinstance(one, KeyedList) else other
     assert isinstance(keyed, KeyedList)
     by_key = {keyed.key_of(element): element for element in other}
-    if len(by_key) != len(other):
-        return all(any(equals(a, b) for b in other) for a in one)
     missing = object()
-    return all(equals(element, by_key.get(keyed.key_of(element), missing)) for element in one)
+    return all(equals(element, by_key.get(keyed.key_of(element), missing), meter) for element in one)
 
 
-def _equal_maps(one: dict[Value, Value], other: dict[Value, Value]) -> bool:
+def _equal_maps(one: dict[Value, Value], other: dict[Value, Value], meter: list[int] | None) -> bool:
     if len(one) != len(other):
         return False
-    return all(key in other and equals(value, other[key]) for key, value in one.items())
+    if meter is not None:
+        meter[0] += len(one)
+    return all(key in other and equals(value, other[key], meter) for key, value in one.items())
 
 
 def frozen(value: Value) -> Value:
@@ -126,11 +130,11 @@ def frozen(value: Value) -> Value:
     return value
 
 
-def contains(elements: list[Value], value: Value) -> bool:
+def contains(elements: list[Value], value: Value, meter: list[int] | None = None) -> bool:
     """Return whether a value is among elements."""
     if value.__class__ is str:
         return value in elements
-    return any(equals(each, value) for each in elements)
+    return any(equals(each, value, meter) for each in elements)
 
 
 def concatenated(one: list[Value], other: list[Value]) -> list[Value]:

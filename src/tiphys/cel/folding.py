@@ -9,7 +9,7 @@ Spec: cel-spec, "Language Definition", the chapter "Macros".
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,16 +55,16 @@ def fold(loop: Loop) -> Code:
     return Code(run, loop.range.cost + _RESULT_COST.get(loop.kind, 1))
 
 
-def _sized(loop: Loop) -> Callable[[Frame], list[Value]]:
-    """Return what reads the range: elements or keys, or with two variables pairs of them with indices or values."""
+def _sized(loop: Loop) -> Callable[[Frame], tuple[Iterable[Value], int]]:
+    """Return what reads the range: elements or keys, or with two variables pairs with indices or values; how many."""
     read, pairs = loop.range.run, loop.second != 0
 
-    def run(frame: Frame) -> list[Value]:
+    def run(frame: Frame) -> tuple[Iterable[Value], int]:
         value = read(frame)
         if isinstance(value, list):
-            return list(enumerate(value)) if pairs else value
+            return enumerate(value) if pairs else value, len(value)
         if isinstance(value, dict):
-            return list(value.items()) if pairs else list(value)
+            return value.items() if pairs else value, len(value)
         raise EvaluationError("no such overload")
 
     return run
@@ -80,8 +80,7 @@ def _quantifier(loop: Loop) -> Run:
 
     def run(frame: Frame) -> Value:
         failure: EvaluationError | None = None
-        elements = read(frame)
-        left = len(elements)
+        elements, left = read(frame)
         for element in elements:
             left -= 1
             frame[SPENT] += cost
@@ -129,7 +128,7 @@ def _count(loop: Loop) -> Run:
 
     def run(frame: Frame) -> Value:
         count = 0
-        for element in read(frame):
+        for element in read(frame)[0]:
             spend(frame, cost)
             if second:
                 frame[slot], frame[second] = element
@@ -155,7 +154,7 @@ def _list(loop: Loop) -> Run:
 
     def run(frame: Frame) -> Value:
         result: list[Value] = []
-        for element in read(frame):
+        for element in read(frame)[0]:
             spend(frame, condition_cost)
             if second:
                 frame[slot], frame[second] = element
@@ -179,7 +178,7 @@ def _map(loop: Loop) -> Run:
 
     def run(frame: Frame) -> Value:
         result: dict[Value, Value] = {}
-        for element in read(frame):
+        for element in read(frame)[0]:
             spend(frame, condition_cost)
             frame[slot], frame[second] = element
             if not selected(frame):

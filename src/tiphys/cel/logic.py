@@ -12,7 +12,7 @@ import operator
 from collections.abc import Callable
 from typing import Final
 
-from tiphys.cel.code import SPENT, Code, Frame, Run, size_of, traversal
+from tiphys.cel.code import SPENT, Code, Frame, Run, size_of, spend, traversal, work
 from tiphys.cel.equality import contains, equals
 from tiphys.cel.errors import EvaluationError
 from tiphys.cel.values import Value
@@ -117,8 +117,10 @@ def equality(left: Code, right: Code, kinds: tuple[str, str], wanted: bool) -> C
 
     def run(frame: Frame) -> Value:
         a, b = one(frame), other(frame)
-        frame[SPENT] += traversal(min(size_of(a), size_of(b)))
-        return equals(a, b) is wanted
+        meter = [0]
+        equal = equals(a, b, meter)
+        spend(frame, traversal(min(size_of(a), size_of(b))) + work(meter[0]))
+        return equal is wanted
 
     return Code(run, cost)
 
@@ -189,8 +191,10 @@ def membership(value: Code, elements: Code) -> Code:
     def run(frame: Frame) -> Value:
         a, b = one(frame), other(frame)
         if isinstance(b, list):
-            frame[SPENT] += len(b)
-            return contains(b, a)
+            meter = [0]
+            found = contains(b, a, meter)
+            spend(frame, len(b) + work(meter[0]))
+            return found
         if isinstance(b, dict):
             frame[SPENT] += 1
             return _has_key(b, a)
@@ -200,9 +204,10 @@ def membership(value: Code, elements: Code) -> Code:
 
 
 def _has_key(value: dict[Value, Value], key: Value) -> bool:
-    if key.__class__ is str:
-        return key in value
-    return any(equals(key, each) for each in value)
+    try:
+        return key in value and (key.__class__ is not bool or any(each is key for each in value))
+    except TypeError:
+        return False
 
 
 def _constant_membership(value: Run, elements: list[Value]) -> Run | None:

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tiphys.cel import times, types
-from tiphys.cel.code import size_of, traversal
+from tiphys.cel.code import size_of, traversal, work
 from tiphys.cel.cost import STRING_FACTOR, CallCost, CostRange, Operand
 from tiphys.cel.declarations import Function, Library, Overload
-from tiphys.cel.equality import concatenated
+from tiphys.cel.equality import KeyedList, concatenated
 from tiphys.cel.errors import EvaluationError
 from tiphys.cel.logic import ORDERS, mixed_order
 from tiphys.cel.types import BOOL, BYTES, DOUBLE, DURATION, INT, STRING, TIMESTAMP, UINT, Type
@@ -155,6 +155,10 @@ def _join_estimate(operands: Sequence[Operand]) -> tuple[CostRange, CostRange | 
     return size.times(STRING_FACTOR), size
 
 
+def _list_actual(values: Sequence[Value], result: Value) -> int:
+    return 1 + work(len(result) if isinstance(result, KeyedList) else len(result) // 16)
+
+
 def _list_estimate(operands: Sequence[Operand]) -> tuple[CostRange, CostRange | None]:
     return CostRange(1, 1), operands[0].size + operands[1].size
 
@@ -178,7 +182,7 @@ def _in_list_estimate(operands: Sequence[Operand]) -> tuple[CostRange, CostRange
 
 
 JOIN_COST: Final = CallCost(_join_actual, _join_estimate)
-LIST_COST: Final = CallCost(lambda values, result: 1, _list_estimate)
+LIST_COST: Final = CallCost(_list_actual, _list_estimate)
 ORDER_COST: Final = CallCost(_order_actual, order_estimate)
 IN_LIST_COST: Final = CallCost(_in_list_actual, _in_list_estimate)
 

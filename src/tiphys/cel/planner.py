@@ -11,7 +11,7 @@ from typing import Final
 
 from tiphys.cel import calling, folding, logic, optionals, patterns, selecting
 from tiphys.cel.code import FIRST_VARIABLE, SPENT, Code, Frame, Run, constant, traversal
-from tiphys.cel.cost import LIST_BASE, MAP_BASE, REGEX_FACTOR, STRUCT_BASE, string_cost
+from tiphys.cel.cost import COST_MAXIMUM, LIST_BASE, MAP_BASE, REGEX_FACTOR, STRUCT_BASE, string_cost
 from tiphys.cel.data import Converter, converter
 from tiphys.cel.errors import EvaluationError
 from tiphys.cel.syntax import Bind, Call, Fold, Ident, ListNode, Literal, MapNode, Node, OptMap, Select, StructNode
@@ -287,7 +287,7 @@ def _terms(node: Node, function: str) -> list[Node]:
 def _folded(code: Code) -> Code:
     """Return the value of code that reads nothing, or the code if it has none: it fails when it is reached."""
     try:
-        return constant(code.run([0, 2**64]))
+        return constant(code.run([0, COST_MAXIMUM, None]))
     except EvaluationError:
         return code
 

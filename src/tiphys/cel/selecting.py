@@ -8,13 +8,16 @@ Spec: cel-spec, "Language Definition", "Field Selection"; cel-go's documentation
 
 from __future__ import annotations
 
-from tiphys.cel.code import Frame, Run
+from typing import Final
+
+from tiphys.cel.code import CONVERTED, Frame, Run
 from tiphys.cel.data import Converter
 from tiphys.cel.equality import runtime_name
 from tiphys.cel.errors import EvaluationError
 from tiphys.cel.values import NONE, Lazy, Optional, UInt, Value
 
-_MISSING = object()
+_MISSING: Final = object()
+_LARGE: Final = 16
 
 
 def variable(slot: int, name: str, convert: Converter | None) -> Run:
@@ -66,7 +69,7 @@ def path(root: Run, keys: tuple[str, ...], convert: Converter | None) -> Run:
                 value = value[key]
         except (KeyError, TypeError, IndexError) as error:
             raise _unreadable(value, key) from error
-        return value if convert is None else convert(value)
+        return value if convert is None else _converted(frame, convert, value)
 
     return run
 
@@ -96,7 +99,7 @@ def field_of(operand: Run, name: str) -> Run:
                 raise EvaluationError(f"no such key: {name}")
             return found
         if value.__class__ is Optional:
-            return _inside(value, name, None)
+            return _inside(frame, value, name, None)
         raise _unreadable(value, name)
 
     return run
@@ -108,17 +111,30 @@ def optional_field(operand: Run, key: str, convert: Converter | None) -> Run:
     def run(frame: Frame) -> Value:
         value = operand(frame)
         if value.__class__ is Optional:
-            return _inside(value, key, convert)
-        return _present(value, key, convert)
+            return _inside(frame, value, key, convert)
+        return _present(frame, value, key, convert)
 
     return run
 
 
-def _inside(optional: Optional, key: Value, convert: Converter | None) -> Value:
-    return _present(optional.value, key, convert) if optional.present else NONE
+def _converted(frame: Frame, convert: Converter, value: Value) -> Value:
+    """Convert; large lists and maps only once in an evaluation, however often a loop reads them."""
+    if not isinstance(value, list | dict) or len(value) < _LARGE:
+        return convert(value)
+    if frame[CONVERTED] is None:
+        frame[CONVERTED] = {}
+    memory: dict[tuple[int, int], tuple[Value, Value]] = frame[CONVERTED]
+    key = (id(value), id(convert))
+    if key not in memory:
+        memory[key] = (value, convert(value))
+    return memory[key][1]
 
 
-def _present(value: Value, key: Value, convert: Converter | None) -> Optional:
+def _inside(frame: Frame, optional: Optional, key: Value, convert: Converter | None) -> Value:
+    return _present(frame, optional.value, key, convert) if optional.present else NONE
+
+
+def _present(frame: Frame, value: Value, key: Value, convert: Converter | None) -> Optional:
     if isinstance(value, dict):
         found = _lookup(value, key)
         if found is _MISSING:
@@ -132,7 +148,7 @@ def _present(value: Value, key: Value, convert: Converter | None) -> Optional:
         found = value[index]
     else:
         return NONE
-    return Optional(found if convert is None else convert(found))
+    return Optional(found if convert is None else _converted(frame, convert, found))
 
 
 def presence(operand: Run, key: str) -> Run:
@@ -143,7 +159,7 @@ def presence(operand: Run, key: str) -> Run:
         if isinstance(value, dict):
             return key in value
         if value.__class__ is Optional:
-            return _inside(value, key, None).present
+            return _inside(frame, value, key, None).present
         if isinstance(value, list):
             raise _unreadable(value, key)
         return False
@@ -155,7 +171,7 @@ def element(operand: Run, index: Run) -> Run:
     """Read `operand[index]`."""
 
     def run(frame: Frame) -> Value:
-        return at(operand(frame), index(frame))
+        return at(frame, operand(frame), index(frame))
 
     return run
 
@@ -167,13 +183,13 @@ def optional_element(operand: Run, index: Run) -> Run:
         value = operand(frame)
         key = index(frame)
         if value.__class__ is Optional:
-            return _inside(value, key, None)
-        return _present(value, key, None)
+            return _inside(frame, value, key, None)
+        return _present(frame, value, key, None)
 
     return run
 
 
-def at(value: Value, key: Value) -> Value:
+def at(frame: Frame, value: Value, key: Value) -> Value:
     """Return an element of a list, a map or an optional one."""
     if isinstance(value, list):
         place = _index(key)
@@ -188,7 +204,7 @@ def at(value: Value, key: Value) -> Value:
             raise EvaluationError(f"no such key: {shown_key(key)}")
         return found
     if value.__class__ is Optional:
-        return _inside(value, key, None)
+        return _inside(frame, value, key, None)
     raise _unreadable(value, key)
 
 
@@ -202,13 +218,12 @@ def _index(key: Value) -> int | None:
 
 def _lookup(value: dict[Value, Value], key: Value) -> Value:
     if key.__class__ is bool:
+        if key not in value:
+            return _MISSING
         return next((found for each, found in value.items() if each is key), _MISSING)
     try:
         if key in value:
-            found = value[key]
-            if key.__class__ is str or not any(each.__class__ is bool for each in value):
-                return found
-            return next((each for name, each in value.items() if name == key and name.__class__ is not bool), _MISSING)
+            return value[key]
     except TypeError as error:
         raise EvaluationError("no such overload") from error
     return _MISSING

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tiphys.cel import types
-from tiphys.cel.code import size_of
+from tiphys.cel.code import deep_size, size_of, work
 from tiphys.cel.cost import COST_MAXIMUM, LIST_BASE, ONE, STRING_FACTOR, CallCost, CostRange, Operand
 from tiphys.cel.declarations import Function, Library, Overload
 from tiphys.cel.equality import frozen, runtime_type
@@ -108,9 +108,14 @@ def sort_by(elements: list[Value], keys: list[Value]) -> list[Value]:
 # Costs
 
 
+def _read(values: Sequence[Value]) -> int:
+    """Return what reading everything within lists costs beyond what upstream counts."""
+    return work(sum(map(deep_size, values)))
+
+
 def _sets_cost(factor: int) -> CallCost:
     def actual(values: Sequence[Value], result: Value) -> int:
-        return 1 + size_of(values[0]) * size_of(values[1]) * factor
+        return 1 + size_of(values[0]) * size_of(values[1]) * factor + _read(values)
 
     def estimate(operands: Sequence[Operand]) -> tuple[CostRange, CostRange | None]:
         return (operands[0].size * operands[1].size).times(factor) + ONE, None
@@ -148,7 +153,7 @@ def _reverse_estimate(operands: Sequence[Operand]) -> tuple[CostRange, CostRange
 
 def _flatten_actual(values: Sequence[Value], result: Value) -> int:
     depth = values[1] if len(values) > 1 else 1
-    return int(size_of(values[0]) * depth) + 1 + LIST_BASE
+    return max(int(size_of(values[0]) * depth) + 1 + LIST_BASE, work(size_of(result)))
 
 
 def _flatten_estimate(operands: Sequence[Operand]) -> tuple[CostRange, CostRange | None]:
@@ -163,7 +168,7 @@ def _compared(index: int) -> Callable[[Sequence[Value], Value], int]:
         factor = 2.0
         if elements and isinstance(elements[0], str | bytes):
             factor += STRING_FACTOR
-        return int(len(elements) ** 2 * factor) + 1 + LIST_BASE
+        return int(len(elements) ** 2 * factor) + 1 + LIST_BASE + _read(elements)
 
     return actual
 

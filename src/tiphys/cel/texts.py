@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tiphys.cel import formatting, patterns, types
-from tiphys.cel.code import size_of, traversal
+from tiphys.cel.code import size_of, traversal, work
 from tiphys.cel.cost import COST_MAXIMUM, ONE, REGEX_FACTOR, STRING_FACTOR, CallCost, CostRange, Operand, string_cost
 from tiphys.cel.declarations import Function, Library, Overload
 from tiphys.cel.errors import BudgetExceeded, EvaluationError
@@ -158,6 +158,10 @@ def _made_actual(values: Sequence[Value], result: Value) -> int:
     return math.ceil(size_of(values[0]) * 2 * STRING_FACTOR)
 
 
+def _replace_actual(values: Sequence[Value], result: Value) -> int:
+    return max(_made_actual(values, result), work(len(result) // 4))
+
+
 def _replace_estimate(operands: Sequence[Operand]) -> tuple[CostRange, CostRange | None]:
     """Return the cost, and as size the longest and the shortest text that replacing may make."""
     text, old, new = operands[0].size, operands[1].size, operands[2].size
@@ -200,6 +204,10 @@ def _quote_estimate(operands: Sequence[Operand]) -> tuple[CostRange, CostRange |
     return size.times(STRING_FACTOR), CostRange(size.min, size.max) * CostRange(1, 2) + CostRange(2, 2)
 
 
+def _format_actual(values: Sequence[Value], result: Value) -> int:
+    return max(_read_actual(values, result), work(len(result) // 4))
+
+
 def _format_estimate(operands: Sequence[Operand]) -> tuple[CostRange, CostRange | None]:
     return operands[0].size.times(STRING_FACTOR), None
 
@@ -209,11 +217,11 @@ CONTAINS_COST: Final = CallCost(_contains_actual, _contains_estimate)
 MATCHES_COST: Final = CallCost(matches_actual, matches_estimate)
 READ_COST: Final = CallCost(_read_actual, _read_estimate)
 SEARCH_COST: Final = CallCost(_search_actual, _search_estimate)
-REPLACE_COST: Final = CallCost(_made_actual, _replace_estimate)
+REPLACE_COST: Final = CallCost(_replace_actual, _replace_estimate)
 SPLIT_COST: Final = CallCost(_made_actual, _split_estimate)
 JOIN_COST: Final = CallCost(_join_actual, _join_estimate)
 QUOTE_COST: Final = CallCost(_read_actual, _quote_estimate)
-FORMAT_COST: Final = CallCost(_read_actual, _format_estimate)
+FORMAT_COST: Final = CallCost(_format_actual, _format_estimate)
 
 LIBRARY: Final[Library] = (
     Function("contains", (Overload("contains_string", (STRING, STRING), BOOL, contains, True, CONTAINS_COST),)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -189,3 +191,51 @@ def test_estimates_bound_what_is_spent(data: list[int], text: str) -> None:
     size = CostRange(len(data), len(data))
     estimated = program.estimate_cost(lambda path: size if path == ("a",) else None)
     assert budget.spent <= estimated.max
+
+
+WIDE = ObjectType(
+    "wide", {"numbers": list_of(INT), "texts": list_of(STRING), "set": list_of(STRING, unique=True), "any": DYN}
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "self.texts.all(x, self == oldSelf)",
+        "self.texts.all(x, self.any == oldSelf.any)",
+        "self.texts.all(x, self.any in [oldSelf.any])",
+        "self.texts.all(x, self.set == oldSelf.set)",
+        "self.texts.all(x, self.set + ['a'] != [])",
+        "self.texts.all(x, (self.numbers + self.numbers).size() > 0)",
+        "self.texts.all(x, [self.any].distinct().size() == 1)",
+        "self.texts.all(x, sets.contains([self.any], [self.any]))",
+        "self.texts.all(x, '%s'.format([self.texts]) != '')",
+        "self.texts.all(x, 'a'.replace('a', self.texts.join()) != '')",
+    ],
+)
+def test_cheap_calls_over_large_data_are_not_made_for_ever(text: str) -> None:
+    """Each is a few units for upstream; what Python works is counted too, or 10,000 of them would take minutes."""
+    data = {
+        "numbers": list(range(10_000)),
+        "texts": [str(index) for index in range(10_000)],
+        "set": [str(index) for index in range(10_000)],
+        "any": {"a": [{"b": list(range(10))} for _ in range(1000)]},
+    }
+    budget = Budget(100_000)
+    with pytest.raises(BudgetExceeded):
+        Environment({"self": WIDE, "oldSelf": WIDE}).compile(text).evaluate({"self": data, "oldSelf": {**data}}, budget)
+
+
+def test_large_lists_are_converted_once_in_an_evaluation() -> None:
+    class Counted(list[Value]):
+        walks = 0
+
+        def __iter__(self) -> Iterator[Value]:
+            Counted.walks += 1
+            return super().__iter__()
+
+    environment = Environment({"self": ObjectType("self", {"numbers": list_of(INT)})})
+    numbers = Counted(range(100))
+    program = environment.compile("lists.range(50).all(x, self.numbers[x] == x)")
+    assert program.evaluate({"self": {"numbers": numbers}}) is True
+    assert Counted.walks == 1
