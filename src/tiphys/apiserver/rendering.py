@@ -20,7 +20,7 @@ import orjson
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.apiserver.cached import CachedObject, in_version, splice_revision
 from tiphys.apiserver.negotiation import JSON, PARTIAL, Form
-from tiphys.apiserver.slices import DECODED_SLICE_BYTES, SLICE_BYTES, weighed_slices
+from tiphys.apiserver.slices import DECODED_SLICE_BYTES, SLICE_BYTES, take_turns, weighed_slices
 from tiphys.wire.message import Sink, Stream
 
 
@@ -245,11 +245,12 @@ async def _send_list(sink: Sink, rendering: Rendering, head: bytes, objects: Seq
     try:
         for number, some in enumerate(weighed_slices(objects, rendering.slice_bytes)):
             if number:
-                await asyncio.sleep(0)
-                await sink.drain()
+                await take_turns(sink)
                 if rendering.separator:
                     sink.send(rendering.separator)
             sink.send(rendering.separator.join([rendering.item(obj) for obj in some]))
         sink.send(rendering.list_end)
+    except TimeoutError:
+        pass  # the client takes nothing any more
     finally:
         sink.close()

@@ -9,14 +9,19 @@ Invariant: the work of one slice takes about 10 ms at most: SLICE_OBJECTS of usu
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar
+
+from tiphys.wire.message import Sink
 
 SLICE_OBJECTS = 200
 SLICE_BYTES = 2 * 1024 * 1024
 """Stored bytes of objects that are copied in one slice."""
 DECODED_SLICE_BYTES = 256 * 1024
 """Stored bytes of objects that are decoded in one slice, to be encoded otherwise."""
+TAKE_S = 120.0
+"""How long a client may take for one slice: what is still to be sent is held for it."""
 T = TypeVar("T")
 
 
@@ -59,3 +64,10 @@ def weighed_slices(objects: Sequence[S], limit_bytes: int = SLICE_BYTES) -> Iter
                 start, size_bytes = at, 0
             size_bytes += len(obj.value)
         yield some[start:] if start else some
+
+
+async def take_turns(sink: Sink) -> None:
+    """Let others run, and wait until a client has taken what it was sent. Raises TimeoutError after TAKE_S."""
+    await asyncio.sleep(0)
+    async with asyncio.timeout(TAKE_S):
+        await sink.drain()

@@ -29,7 +29,7 @@ from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.lists import candidates
 from tiphys.apiserver.options import ListOptions, Selection
 from tiphys.apiserver.rendering import Rendering
-from tiphys.apiserver.slices import SLICE_OBJECTS, is_one_slice, weighed_slices
+from tiphys.apiserver.slices import SLICE_OBJECTS, is_one_slice, take_turns, weighed_slices
 from tiphys.base.errors import ApiError
 from tiphys.wire.message import Sink
 
@@ -434,6 +434,9 @@ class Fanout:
             self._go_live(opening)
         except ApiError as error:
             self._refuse(opening, error)
+        except TimeoutError:
+            log.info("a watch of %s takes nothing of its first state; it ends", self.resource.prefix)
+            watcher.sink.close()
         except Exception:
             log.exception("sending the state of %s failed; the watch ends", self.resource.prefix)
             watcher.sink.close()
@@ -444,8 +447,7 @@ class Fanout:
 
     async def _take_turns(self, watcher: Watcher) -> None:
         """Let others run, and wait until the client has taken what it was sent."""
-        await asyncio.sleep(0)
-        await watcher.sink.drain()
+        await take_turns(watcher.sink)
         watcher.limit_bytes = self._pending_bytes
 
     def _refuse(self, opening: Opening, error: ApiError) -> None:

@@ -568,7 +568,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def check_deadline(self, tick: int) -> None:
-        """Close the connection if it has been too long in its phase. A streaming client is the stream's business."""
+        """Close the connection if it has been too long in its phase. A streaming client is the business of the stream,
+        until that has ended."""
         limits, phase = self._limits, self._phase
         allowed_s: float
         if phase is Phase.IDLE:
@@ -579,7 +580,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             allowed_s = limits.body_timeout_s
         elif phase is Phase.LINGER:
             allowed_s = limits.linger_s
-        elif self._rest is not None and self.writing_paused:
+        elif self.writing_paused and (self._rest is not None or (self._stream is not None and self._stream.closed)):
             allowed_s = limits.send_timeout_s
         else:
             return

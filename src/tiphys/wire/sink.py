@@ -72,6 +72,11 @@ class StreamSink:
     def pending_bytes(self) -> int:
         return 0 if self._ended else self._size + self._transport.get_write_buffer_size()
 
+    @property
+    def closed(self) -> bool:
+        """Return whether the sender has ended the stream; what it sent may still wait for the client."""
+        return self._closed
+
     async def drain(self) -> None:
         while not self._ended and (self._parts or self._connection.writing_paused):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()

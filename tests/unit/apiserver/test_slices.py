@@ -261,3 +261,21 @@ async def test_a_deleted_collection_is_answered_as_a_list(server):
     listed = orjson.loads(body_of(answer))
     assert listed["kind"] == "ConfigMapList" and len(listed["items"]) == COUNT // 2
     assert "kind" not in listed["items"][0] and listed["items"][0]["metadata"]["name"] == "c-0001"
+
+
+async def test_a_client_that_takes_nothing_is_not_kept_for_ever(server, monkeypatch):
+    monkeypatch.setattr("tiphys.apiserver.slices.TAKE_S", 0.01)
+    answer = await ask(server, "GET", f"{COLLECTION}?watch=1")
+    sink = Received()
+    sink.taken.clear()
+    stop = answer.start(sink)
+    await asyncio.wait_for(sink.ended.wait(), 10)
+    assert server.reads.watcher_count() == 0
+    stop()
+    monkeypatch.setattr(server.reads, "_limits", replace(server.reads._limits, list_memo_bytes=10_000))
+    answer = await ask(server, "GET", COLLECTION)
+    sink = Received()
+    sink.taken.clear()
+    stop = answer.start(sink)
+    await asyncio.wait_for(sink.ended.wait(), 10)
+    stop()

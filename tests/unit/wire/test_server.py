@@ -326,6 +326,33 @@ async def test_a_sender_can_wait_until_its_client_has_taken_what_was_sent() -> N
         await asyncio.wait_for(waiting, 5)  # nobody will take it: the sender goes on and finds the stream ended
 
 
+async def test_a_client_that_leaves_the_end_of_a_stream_untaken_is_cut_off_in_time() -> None:
+    sinks: list[Sink] = []
+
+    async def handler(request: Request) -> Answer:
+        def start(sink: Sink) -> Callable[[], None]:
+            sinks.append(sink)
+            return lambda: None
+
+        return Stream(start)
+
+    async with serving(handler, Limits(send_timeout_s=3)) as (server, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**16)
+        writer.write(b"GET /watch HTTP/1.1\r\n" + HOST + b"\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        sinks[0].send(b"x" * 20_000_000)
+        await asyncio.sleep(0)
+        [connection] = server.connections
+        connection.check_deadline(server.tick + 100)
+        assert not connection._transport.is_closing(), "the stream goes on: how long is its own business"
+        sinks[0].close()
+        connection.check_deadline(server.tick + 2)
+        assert not connection._transport.is_closing()
+        connection.check_deadline(server.tick + 100)
+        assert connection._transport.is_closing()
+        writer.close()
+
+
 async def test_a_large_answer_waits_for_a_slow_reader_without_holding_others_or_memory() -> None:
     size = 30_000_000
 
