@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+import orjson
 import pytest
-from assembled_server import Server, running_server
+from assembled_server import Server, peer_of, running_server
 from webhook_server import Review, Webhook, allowed, ca_bundle, denied, patched, serving
 
-from tiphys.wire.message import Response
+from tiphys.wire.message import Request, Response
 
 CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
@@ -668,3 +669,39 @@ async def test_connections_are_asked_about(
     )
     assert request["kind"]["kind"] == options["kind"]
     assert request["options"] is None
+
+
+async def test_calls_are_counted_and_annotated(server: Server) -> None:
+    def answer(review: Review) -> Any:
+        annotated = allowed(review, auditAnnotations={"seen": "yes", "not valid!": "x"})
+        return denied(review) if review["request"]["name"] == "bad" else annotated
+
+    notes: dict[str, str] = {}
+    async with serving(replying(answer)) as hook:
+        down = webhook(None, rule("configmaps"), name="down.example.com", failurePolicy="Ignore")
+        await register(server, "validating", webhook(hook, rule("configmaps")), down)
+        await register(server, "mutating", webhook(hook, rule("configmaps"), name="change.example.com"))
+        body = {"apiVersion": "v1", "kind": "ConfigMap", **config_map()}
+        headers = {"content-type": "application/json"}
+        request = Request("POST", CONFIG_MAPS, "", headers, orjson.dumps(body), peer_of("admin"), notes=notes)
+        answered = await server.assembled.handle(request)
+        assert isinstance(answered, Response)
+        assert answered.status == 201
+        await server.call("POST", CONFIG_MAPS, config_map("bad"))
+    told = {key: value for key, value in notes.items() if "webhook" in key or "example.com" in key}
+    assert told == {
+        "deny.example.com/seen": "yes",
+        "change.example.com/seen": "yes",
+        "failed-open.validating.webhook.admission.k8s.io/round_0_index_1": "down.example.com",
+        "mutation.webhook.admission.k8s.io/round_0_index_0": '{"configuration":"config","webhook":"change.example.com",'
+        '"mutated":false}',
+    }
+    text = server.assembled.metrics.format().decode()
+    for line in (
+        'apiserver_admission_webhook_rejection_count{error_type="no_error",name="change.example.com",'
+        'operation="CREATE",rejection_code="400",type="admit"} 1',
+        'apiserver_admission_webhook_fail_open_count{name="down.example.com",type="validating"} 1',
+        'apiserver_admission_webhook_request_total{code="200",name="deny.example.com",operation="CREATE",'
+        'rejected="false",type="validating"} 1',
+    ):
+        assert line in text
