@@ -27,6 +27,7 @@ from tiphys.api.protobuftable import (
     QUANTITY,
     RAW_EXTENSION,
     STRING_LISTS,
+    ZERO_TIME_S,
     Field,
     messages,
 )
@@ -34,8 +35,6 @@ from tiphys.base.clock import format_time
 
 DEPTH_LIMIT = 128
 """Messages within messages, each of which is at least one level of JSON."""
-_YEAR_ONE = -62_135_596_800
-"""Go's zero time in Unix seconds."""
 _CUT_OFF = "unexpected EOF"
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -300,13 +299,13 @@ def _time(data: bytes, at: int, end: int, depth: int) -> str | None:
 @lru_cache(maxsize=1024)
 def _time_text(data: bytes) -> str | None:
     seconds = _number(dict(_parts(data, 0, len(data))), 1)
-    return format_time(_in_range(seconds)) if seconds > _YEAR_ONE else None
+    return format_time(_in_range(seconds)) if seconds > ZERO_TIME_S else None
 
 
 def _micro_time(data: bytes, at: int, end: int, depth: int) -> str | None:
     parts = dict(_parts(data, at, end))
     seconds = _number(parts, 1)
-    if at == end or seconds <= _YEAR_ONE:
+    if at == end or seconds <= ZERO_TIME_S:
         return None
     whole = format_time(_in_range(seconds))
     return f"{whole[:-1]}.{_number(parts, 2) % 1_000_000_000 // 1000:06}Z"

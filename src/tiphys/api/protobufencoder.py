@@ -27,6 +27,7 @@ from tiphys.api.protobuftable import (
     QUANTITY,
     RAW_EXTENSION,
     STRING_LISTS,
+    ZERO_TIME_S,
     Field,
     messages,
 )
@@ -186,12 +187,15 @@ def _map_writer(tag: bytes, kind: str) -> Encode:
 
 @lru_cache(maxsize=4096)
 def _time(text: str) -> bytes:
-    return b"\x08" + varint((datetime.fromisoformat(text) - _EPOCH) // _SECOND) + b"\x10\x00"
+    seconds = (datetime.fromisoformat(text) - _EPOCH) // _SECOND
+    return b"\x08" + varint(seconds) + b"\x10\x00" if seconds > ZERO_TIME_S else b""
 
 
 @lru_cache(maxsize=1024)
 def _micro_time(text: str) -> bytes:
     seconds, rest = divmod(datetime.fromisoformat(text) - _EPOCH, _SECOND)
+    if seconds <= ZERO_TIME_S and not rest:
+        return b""
     return b"\x08" + varint(seconds) + b"\x10" + varint(rest.microseconds * 1000)
 
 

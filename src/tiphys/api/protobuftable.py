@@ -15,6 +15,8 @@ RAW_EXTENSION = "k8s.io.apimachinery.pkg.runtime.RawExtension"
 QUANTITY = "k8s.io.apimachinery.pkg.api.resource.Quantity"
 INT_OR_STRING = "k8s.io.apimachinery.pkg.util.intstr.IntOrString"
 EXTENSIONS = "k8s.io.apiextensions-apiserver.pkg.apis.apiextensions.v1"
+ZERO_TIME_S = -62_135_596_800
+"""Go's zero time in Unix seconds: no time at all."""
 STRING_LISTS = frozenset(
     [
         "k8s.io.api.authentication.v1.ExtraValue",

@@ -101,6 +101,11 @@ def test_numbers_texts_times_and_quantities_are_written_as_upstream_does() -> No
     )
 
 
+def test_gos_zero_time_is_no_time() -> None:
+    event = {"firstTimestamp": "0001-01-01T00:00:00Z", "eventTime": "0001-01-01T00:00:00.000000Z"}
+    assert encode_message(f"{CORE}.Event", event) == encode_message(f"{CORE}.Event", {})
+
+
 def test_order_in_json_does_not_matter() -> None:
     obj = Filler(NEWEST).whole(next(kind for kind in KINDS if kind.kind == "Pod"))
     assert encode_object(dict(reversed(obj.items()))) == encode_object(obj)

@@ -308,6 +308,9 @@ async def test_objects_are_written_and_answered_in_protobuf(server: Server) -> N
     patch = {"metadata": {"labels": {"x": "y"}}}
     answer = await ask(server, f"{PODS}/a", "PATCH", patch, content_type="application/strategic-merge-patch+json")
     assert read(answer)["metadata"]["labels"] == {"app": "db", "x": "y"}
+    more = {"accept": f"{PROTOBUF};{PARTIAL}", "content_type": "application/merge-patch+json"}
+    told = read(await ask(server, f"{PODS}/a", "PATCH", {"metadata": {"labels": {"x": "z"}}}, **more))
+    assert (told["kind"], told["metadata"]["labels"]) == ("PartialObjectMetadata", {"app": "db", "x": "z"})
 
 
 async def test_statuses_are_protobuf(server: Server) -> None:
