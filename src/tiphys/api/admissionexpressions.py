@@ -33,7 +33,7 @@ MESSAGE_BYTES = 5 * 1024
 ANNOTATION_BYTES = 10 * 1024
 """Bytes of an audit annotation's value; the rest is cut."""
 
-SHARED_PROGRAMS = 2_048
+SHARED_PROGRAMS = 512
 """Compiled expressions that are kept for whoever compiles the same."""
 
 Variables = tuple[tuple[str, Type], ...]

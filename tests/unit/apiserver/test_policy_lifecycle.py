@@ -24,6 +24,8 @@ from policy_objects import (
 
 from tiphys.apiserver.admission import Attributes, Chain
 from tiphys.apiserver.user import User
+from tiphys.store.interface import Operation
+from tiphys.store.memory import MemoryStore
 from tiphys.wire.message import Response
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -388,3 +390,24 @@ async def test_a_policy_of_many_expressions_is_compiled_beside_the_loop_and_judg
         assert fields == ["spec.validations[20].expression", "spec.validations[21].expression"]
         await server.made(VALIDATING_BINDINGS, binding("fine"))
         assert await refusal(server, config_map(k="7")) == "failed expression: object.data.k != '7'"
+
+
+async def test_a_stored_policy_that_no_longer_compiles_is_refused_by_its_failure_policy() -> None:
+    store = MemoryStore()
+    async with running_server(store) as server:
+        await server.made(VALIDATING, validating("p", "object.data.k == 'v'", failurePolicy="Fail"))
+        await server.made(VALIDATING_BINDINGS, binding())
+        key = "/registry/admissionregistration.k8s.io/validatingadmissionpolicies/p"
+        stored = await store.get(key)
+        assert stored is not None
+        await rewrite(server, store, key, stored.value.replace(b"object.data.k == 'v'", b"object.data.k = 'v'"))
+        told = await refusal(server)
+        assert told.startswith("compilation error: compilation failed: ERROR: <input>:1:15: Syntax error: ")
+        await rewrite(server, store, key, stored.value.replace(b'"Fail"', b'"Ignore"').replace(b"== 'v'", b"= 'v'"))
+        assert await refusal(server) == ""
+        await rewrite(server, store, key, stored.value)
+        assert await refusal(server, config_map(k="w")) == "failed expression: object.data.k == 'v'"
+
+
+async def rewrite(server: Server, store: MemoryStore, key: str, value: bytes) -> None:
+    await server.assembled.cache.wait_for(await store.commit([Operation(key, value)]))

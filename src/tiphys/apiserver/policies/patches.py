@@ -20,6 +20,9 @@ from tiphys.api.schemanode import Node, root_of
 from tiphys.base.errors import ApiError, TiphysError, internal
 from tiphys.cel.values import Optional, Struct
 
+OPERATIONS_TOLD = 100
+"""Operations of a JSON patch among which the one that does not fit is looked for."""
+
 
 class PatchFailed(TiphysError):
     """A mutation cannot be applied. The text is what the client is told."""
@@ -139,20 +142,13 @@ def json_patch(kind: Kind, obj: JsonObject, value: Any) -> JsonObject:
     Raises PatchFailed, and ApiError(500) for an object that cannot be decoded: no failurePolicy helps there."""
     if not isinstance(value, list):
         raise PatchFailed("type mismatch: JSONPatchType.expression should evaluate to array")
-    operations = []
-    for operation in value:
-        if not isinstance(operation, Struct):
-            raise PatchFailed("type mismatch: JSONPatchType.expression should evaluate to array of JSONPatch")
-        wrong = list(_wrong_names(operation.get("value"), _own_name(operation.get("value"))))
-        if wrong:
-            raise PatchFailed("type mismatch: " + "\n".join(wrong))
-        operations.append({name: to_json(field) for name, field in operation.items()})
+    operations = [_operation(each) for each in value]
     try:
         patched = apply_json_patch(obj, operations)
     except PatchTestFailed:
         return obj
     except ApiError as error:
-        raise PatchFailed(f"JSONPath: {error}") from error
+        raise PatchFailed(f"JSONPath: {_fault(obj, operations) or error}") from error
     decoded = kind.schema.decode(patched)
     if not kind.custom and (decoded.type_errors or decoded.unknown_fields):
         unknown = [f'unknown field "{path}"' for path in decoded.unknown_fields]
@@ -162,9 +158,43 @@ def json_patch(kind: Kind, obj: JsonObject, value: Any) -> JsonObject:
     return patched
 
 
-def _own_name(value: Any) -> str:
-    """A constructed value of an operation may stand anywhere, so the path begins with its own name."""
-    return value.cel_type.name if isinstance(value, Struct) else ""
+def _operation(value: Any) -> JsonObject:
+    """Return one operation of a patch. An object that it constructs may be named by any path, but throughout."""
+    if not isinstance(value, Struct):
+        raise PatchFailed("type mismatch: JSONPatchType.expression should evaluate to array of JSONPatch")
+    operand = value.get("value")
+    wrong = list(_wrong_names(operand, operand.cel_type.name)) if isinstance(operand, Struct) else []
+    if wrong:
+        raise PatchFailed("type mismatch: " + "\n".join(wrong))
+    return {name: to_json(field) for name, field in value.items()}
+
+
+def _fault(obj: JsonObject, operations: list[JsonObject]) -> str:
+    """Return why the first operation that does not fit does not; "" in a patch too long to look."""
+    for operation in operations[:OPERATIONS_TOLD]:
+        try:
+            obj = apply_json_patch(obj, [operation])
+        except ApiError:
+            return _unfit(obj, operation)
+    return ""
+
+
+def _unfit(obj: JsonObject, operation: JsonObject) -> str:
+    """Return why an operation does not fit the object, in the words of the library that upstream uses."""
+    name, path = operation.get("op", ""), operation.get("path", "")
+    if name not in ("add", "remove", "replace", "move", "copy"):
+        return f"Unexpected kind: {name}"
+    parent, _, key = path.rpartition("/")
+    try:
+        apply_json_patch({"": obj}, [{"op": "copy", "from": f"/{parent}", "path": "/x"}])
+    except ApiError:
+        shown = path if name == "replace" else f'"{path}"'
+        return f"{name} operation does not apply: doc is missing path: {shown}: missing value"
+    if name == "remove":
+        return f"error in remove for path: '{path}': unable to remove nonexistent key: {key}: missing value"
+    if name == "replace":
+        return f"replace operation does not apply: doc is missing key: {path}: missing value"
+    return f"{name} operation does not apply: doc is missing from path: {operation.get('from', '')}: missing value"
 
 
 def to_json(value: Any) -> Any:
