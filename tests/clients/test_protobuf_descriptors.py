@@ -6,6 +6,7 @@ every field that it knows; the library must find no unknown field and write the 
 
 from __future__ import annotations
 
+import random
 import sys
 import zlib
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from tiphys.api.protobufencoder import encode_message
 from tiphys.api.protobuftable import message_name
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit/api"))
-from full_objects import Filler
+from full_objects import Filler, pruned
 
 pytestmark = pytest.mark.clients
 
@@ -91,8 +92,10 @@ def test_the_library_reads_all_of_it_and_writes_the_same(message: str) -> None:
     if not KUBECTL.exists():
         pytest.skip(f"{KUBECTL} is missing: run scripts/fetch_clients.py")
     parser = message_factory.GetMessageClass(pool().FindMessageTypeByName(message))
-    for turn in range(4):
-        data = encode_message(message, Filler(VERSION, turn).whole(KINDS[message]))
+    whole = [Filler(VERSION, turn).whole(KINDS[message]) for turn in range(4)]
+    parts = [pruned(obj, random.Random(turn)) for obj in whole for turn in range(3)]
+    for obj in whole + parts:
+        data = encode_message(message, obj)
         parsed = parser.FromString(data)
         assert set(strangers(parsed)) <= NEWER
         assert parsed.SerializeToString(deterministic=True) == data

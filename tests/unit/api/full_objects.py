@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,3 +95,17 @@ class Filler:
             case "object" if "additionalProperties" in schema:
                 return {key: self._value(schema["additionalProperties"]) for key in ("z", "a/b", "Ä")[: 1 + number % 3]}
         raise AssertionError(f"the filler does not know {schema}")
+
+
+def pruned(value: Any, randomness: random.Random, depth: int = 0) -> Any:
+    """Return a part of an object: fields are missing, lists and maps shorter, numbers zero, booleans false."""
+    if isinstance(value, dict):
+        kept = {key: item for key, item in value.items() if not depth or randomness.random() > 0.4}
+        return {key: pruned(item, randomness, depth + 1) for key, item in kept.items()}
+    if isinstance(value, list):
+        return [pruned(item, randomness, depth + 1) for item in value if randomness.random() > 0.2]
+    if isinstance(value, bool):
+        return randomness.random() > 0.5
+    if isinstance(value, int) and randomness.random() < 0.2:
+        return 0
+    return value
