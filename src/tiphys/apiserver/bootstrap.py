@@ -1,7 +1,7 @@
 """What stands in a cluster before the first client comes: namespaces, roles, priority classes, the API's own Service,
 and what extension API servers need to know of this one.
 
-`bootstrap` writes what is absent, in one commit where it can; it is idempotent, so every start of an API server runs
+`bootstrap` writes what is absent, many objects a commit; it is idempotent, so every start of an API server runs
 it. The Endpoints of the `kubernetes` Service are kept equal to the address that the server is reached at.
 
 Spec: Kubernetes documentation, "Namespaces: initial namespaces", "Using RBAC Authorization: auto-reconciliation".
@@ -9,6 +9,8 @@ Spec: Kubernetes documentation, "Namespaces: initial namespaces", "Using RBAC Au
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tiphys.api.kind import JsonObject
@@ -41,31 +43,38 @@ async def bootstrap(
 ) -> None:
     """Make the cluster's first objects; existing ones stay as they are, but for the API server's own endpoints and what
     it tells extension API servers."""
-    for name in NAMESPACES:
-        await _ensure(registry, "", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    for obj in bootstrap_rbac():
-        await _ensure(registry, "", obj)
-    for name, value, description in _CLASSES:
-        await _ensure(
-            registry,
-            "",
-            {
-                "apiVersion": "scheduling.k8s.io/v1",
-                "kind": "PriorityClass",
-                "metadata": {"name": name},
-                "value": value,
-                "description": description,
-            },
-        )
-    for obj in extension_reader():
-        await _ensure(registry, "kube-system", obj)
-    if front_proxy is not None:
-        await publish_trust(registry, front_proxy)
+    spaces = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in NAMESPACES]
+    await _ensure_all(registry, spaces)
+    objects = [*bootstrap_rbac(), *_priority_classes(), *extension_reader()]
     if service_cidr:
         cidr = {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [service_cidr]}}
-        await _ensure(registry, "", {"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", **cidr})
+        objects.append({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", **cidr})
+    await _ensure_all(registry, objects)
+    if front_proxy is not None:
+        await publish_trust(registry, front_proxy)
     if advertised is not None:
         await _publish(registry, advertised)
+
+
+def _priority_classes() -> list[JsonObject]:
+    api_version = "scheduling.k8s.io/v1"
+    return [
+        {
+            "apiVersion": api_version,
+            "kind": "PriorityClass",
+            "metadata": {"name": name},
+            "value": value,
+            "description": description,
+        }
+        for name, value, description in _CLASSES
+    ]
+
+
+async def _ensure_all(registry: Registry, objects: Sequence[JsonObject], *, replace: bool = False) -> None:
+    """Create those that are absent, at the same time: the store commits them in groups, and waits once for the disk."""
+    await asyncio.gather(
+        *(_ensure(registry, obj["metadata"].get("namespace") or "", obj, replace=replace) for obj in objects)
+    )
 
 
 async def publish_trust(registry: Registry, front_proxy: FrontProxy) -> None:
@@ -75,7 +84,8 @@ async def publish_trust(registry: Registry, front_proxy: FrontProxy) -> None:
     assert kind is not None
     cached = registry.cache.resource(kind.storage_prefix()).get("kube-system", AUTHENTICATION)
     if cached is None or cached.decode().get("data") != data:
-        config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": AUTHENTICATION}, "data": data}
+        metadata = {"name": AUTHENTICATION, "namespace": "kube-system"}
+        config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
         await _ensure(registry, "kube-system", config, replace=True)
 
 
@@ -120,7 +130,6 @@ async def _publish(registry: Registry, advertised: Advertised) -> None:
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
         "spec": {"type": "ClusterIP", "clusterIP": advertised.service_ip, "ports": [port], "sessionAffinity": "None"},
     }
-    await _ensure(registry, "default", service)
     endpoint_port = {"name": "https", "protocol": "TCP", "port": advertised.port}
     endpoints = {
         "apiVersion": "v1",
@@ -132,7 +141,6 @@ async def _publish(registry: Registry, advertised: Advertised) -> None:
         },
         "subsets": [{"addresses": [{"ip": advertised.address}], "ports": [endpoint_port]}],
     }
-    await _ensure(registry, "default", endpoints, replace=True)
     endpoint_slice = {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -145,7 +153,9 @@ async def _publish(registry: Registry, advertised: Advertised) -> None:
         "endpoints": [{"addresses": [advertised.address], "conditions": {"ready": True}}],
         "ports": [endpoint_port],
     }
-    await _ensure(registry, "default", endpoint_slice, replace=True)
+    await asyncio.gather(
+        _ensure_all(registry, [service]), _ensure_all(registry, [endpoints, endpoint_slice], replace=True)
+    )
 
 
 async def _ensure(registry: Registry, namespace: str, obj: JsonObject, *, replace: bool = False) -> None:
