@@ -221,10 +221,9 @@ def _publish(
 
 def _webhooks(cache: WatchCache, kinds: Kinds) -> WebhookClient:
     """Return the client of all webhooks; it finds Services and their endpoints in the cache."""
-    services, slices = _finder(kinds, "")("services"), _finder(kinds, "discovery.k8s.io")("endpointslices")
-    return WebhookClient(
-        ServiceResolver(cache.resource(services.storage_prefix()), cache.resource(slices.storage_prefix()))
-    )
+    core, slices = _finder(kinds, ""), _finder(kinds, "discovery.k8s.io")("endpointslices")
+    known = (core("services"), slices, core("nodes"))
+    return WebhookClient(ServiceResolver(*(cache.resource(kind.storage_prefix()) for kind in known)))
 
 
 def _gate(kinds: Kinds, cache: WatchCache, clock: Clock, seats: int) -> Gate:

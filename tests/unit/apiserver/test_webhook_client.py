@@ -28,12 +28,12 @@ async def client() -> Any:
 
 
 def resolver(*objects: dict[str, Any]) -> ServiceResolver:
-    caches = {plural: ResourceCache(f"/registry/{plural}/", 1) for plural in ("services", "slices")}
+    caches = {kind: ResourceCache(f"/registry/{kind}/", 1) for kind in ("Service", "EndpointSlice", "Node")}
     for number, obj in enumerate(objects):
-        cache = caches["services" if obj["kind"] == "Service" else "slices"]
-        key = f"{cache.prefix}{obj['metadata']['namespace']}/{obj['metadata']['name']}"
-        cache.load(key, orjson.dumps(obj), number + 2)
-    return ServiceResolver(caches["services"], caches["slices"])
+        cache, metadata = caches[obj["kind"]], obj["metadata"]
+        namespace = f"{metadata['namespace']}/" if "namespace" in metadata else ""
+        cache.load(f"{cache.prefix}{namespace}{metadata['name']}", orjson.dumps(obj), number + 2)
+    return ServiceResolver(*caches.values())
 
 
 def service(**spec: Any) -> dict[str, Any]:
@@ -76,6 +76,16 @@ async def test_a_service_is_dialled_at_its_ready_endpoints_by_its_own_name() -> 
         await client.close()
     assert hook.requests[0].headers["host"] == "hook.hooks.svc:443"
     assert hook.requests[0].path == "/validate"
+
+
+async def test_pods_of_simulated_nodes_are_not_dialled() -> None:
+    info = {"nodeInfo": {"containerRuntimeVersion": "tiphys-simulated://0.1.0"}}
+    node = {"kind": "Node", "metadata": {"name": "n"}, "status": info}
+    simulated = endpoints(1, "10.0.0.1")
+    simulated["endpoints"][0]["nodeName"] = "n"
+    spec = service(ports=[{"name": "web", "port": 443}])
+    told = await failure(WebhookClient(resolver(spec, node, simulated)), SERVICE_CONFIG)
+    assert "are pods of simulated nodes, where no container answers" in told
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 Decides from the newest Services and EndpointSlices of the watch cache; the name in the certificate is always
 `<service>.<namespace>.svc`. Read by the webhook client and the aggregator.
 
-Endpoints are dialled directly, not through the cluster address: the API server need not stand behind a proxy.
+Endpoints are dialled directly, not through the cluster address: the API server need not stand behind a proxy. Pods of
+simulated nodes have addresses at which nobody answers; a service that has no others is told apart at once.
 Spec: Kubernetes documentation, "Dynamic Admission Control", service reference; "Configure the Aggregation Layer".
 """
 
@@ -18,6 +19,7 @@ from tiphys.base.errors import TiphysError
 Address = tuple[str, int]
 SERVICE_LABEL = "kubernetes.io/service-name"
 REMEMBERED = 256
+SIMULATED_RUNTIME = "tiphys-simulated://"
 
 
 class NotRoutable(TiphysError):
@@ -25,11 +27,12 @@ class NotRoutable(TiphysError):
 
 
 class ServiceResolver:
-    """`services` and `slices` are the caches of Services and EndpointSlices."""
+    """The arguments are the caches of Services, EndpointSlices and Nodes."""
 
-    def __init__(self, services: ResourceCache, slices: ResourceCache) -> None:
+    def __init__(self, services: ResourceCache, slices: ResourceCache, nodes: ResourceCache) -> None:
         self._services = services
         self._slices = slices
+        self._nodes = nodes
         self._known: dict[tuple[str, str, int], tuple[int, int, list[Address]]] = {}
 
     def addresses(self, namespace: str, name: str, port: int) -> list[Address]:
@@ -58,24 +61,35 @@ class ServiceResolver:
         found = self._endpoints(namespace, name, chosen.get("name") or "")
         if not found:
             raise NotRoutable(f'no endpoints available for service "{name}"')
-        return found
+        reachable = [address for address, node in found if not self._is_simulated(node)]
+        if not reachable:
+            raise NotRoutable(
+                f'all endpoints of service "{name}" are pods of simulated nodes, where no container answers; run its '
+                "server outside of the cluster, or on a real node"
+            )
+        return reachable
 
-    def _endpoints(self, namespace: str, name: str, port_name: str) -> list[Address]:
-        found: list[Address] = []
+    def _endpoints(self, namespace: str, name: str, port_name: str) -> list[tuple[Address, str]]:
+        found: list[tuple[Address, str]] = []
         for cached in self._slices.objects(namespace):
             if cached.labels.get(SERVICE_LABEL) == name:
-                found += ready_addresses(cached.decode(), port_name)
+                found += ready_endpoints(cached.decode(), port_name)
         return found
 
+    def _is_simulated(self, node: str) -> bool:
+        cached = self._nodes.get("", node) if node else None
+        info = {} if cached is None else (cached.decode().get("status") or {}).get("nodeInfo") or {}
+        return str(info.get("containerRuntimeVersion") or "").startswith(SIMULATED_RUNTIME)
 
-def ready_addresses(endpoint_slice: Mapping[str, Any], port_name: str) -> list[Address]:
-    """Return address and port of each ready endpoint of a slice for the port of that name."""
+
+def ready_endpoints(endpoint_slice: Mapping[str, Any], port_name: str) -> list[tuple[Address, str]]:
+    """Return address, port and node of each ready endpoint of a slice for the port of that name."""
     numbers = [p["port"] for p in endpoint_slice.get("ports") or () if (p.get("name") or "") == port_name]
     if not numbers or numbers[0] is None:
         return []
     endpoints: Sequence[Mapping[str, Any]] = endpoint_slice.get("endpoints") or ()
     return [
-        (endpoint["addresses"][0], int(numbers[0]))
+        ((endpoint["addresses"][0], int(numbers[0])), endpoint.get("nodeName") or "")
         for endpoint in endpoints
         if (endpoint.get("conditions") or {}).get("ready", True) is not False and endpoint.get("addresses")
     ]
