@@ -95,7 +95,7 @@ class Reads:
         self._plain: dict[tuple[int, str], tuple[Kind, Rendering]] = {}
         self._encoded: Encoded | None = None
         """Messages of objects; there since the first read in protobuf."""
-        self._bookmark_timer: asyncio.TimerHandle | None = None
+        self._bookmarks: asyncio.Task[None] | None = None
 
     async def get_object(self, kind: Kind, namespace: str, name: str, request: Request) -> Response:
         """Answer GET of one object. `namespace` is "" for cluster-scoped kinds. Raises not_found."""
@@ -262,9 +262,9 @@ class Reads:
 
     def close(self) -> None:
         """End all watches. Idempotent."""
-        if self._bookmark_timer is not None:
-            self._bookmark_timer.cancel()
-            self._bookmark_timer = None
+        if self._bookmarks is not None:
+            self._bookmarks.cancel()
+            self._bookmarks = None
         for fanout in self._fanouts.values():
             fanout.close_all()
 
@@ -304,15 +304,18 @@ class Reads:
         return fanout
 
     def _plan_bookmarks(self) -> None:
-        if self._bookmark_timer is None:
-            self._bookmark_timer = asyncio.get_running_loop().call_later(BOOKMARK_S, self._send_bookmarks)
+        if self._bookmarks is None:
+            self._bookmarks = asyncio.get_running_loop().create_task(self._send_bookmarks(), name="bookmarks")
 
-    def _send_bookmarks(self) -> None:
-        self._bookmark_timer = None
-        for fanout in self._fanouts.values():
-            fanout.send_bookmarks()
-        if self.watcher_count():
-            self._plan_bookmarks()
+    async def _send_bookmarks(self) -> None:
+        """Send bookmarks as long as there are watches."""
+        while True:
+            await asyncio.sleep(BOOKMARK_S)
+            if not self.watcher_count():
+                self._bookmarks = None
+                return
+            for fanout in list(self._fanouts.values()):
+                await fanout.send_bookmarks()
 
 
 def wants_indent(request: Request) -> bool:

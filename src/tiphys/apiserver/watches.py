@@ -36,6 +36,8 @@ from tiphys.wire.message import Sink
 log = logging.getLogger(__name__)
 BOOKMARK_S = 60.0
 """Seconds between bookmarks."""
+BOOKMARKS_A_TURN = 200
+"""Groups of watches that are sent a bookmark in one turn of the loop."""
 CHECK_BYTES = 256 * 1024
 """Bytes sent to a group between two checks for slow readers."""
 INITIAL_BYTES = 256 * 1024
@@ -321,12 +323,14 @@ class Fanout:
             if watcher.sink.pending_bytes() > watcher.limit_bytes:
                 self.close(watcher)
 
-    def send_bookmarks(self) -> None:
-        """Tell every watcher that asked for bookmarks how far it is."""
-        revision = self._cache.revision()
-        for group in list(self._groups.values()):
+    async def send_bookmarks(self) -> None:
+        """Tell every watcher that asked for bookmarks how far it is. Others run between groups: nodes have one each."""
+        for number, group in enumerate(list(self._groups.values()), 1):
+            revision = self._cache.revision()
             if group.bookmarks and revision > group.after and group.pump is None:
                 group.send(group.bookmark(revision))
+            if number % BOOKMARKS_A_TURN == 0:
+                await asyncio.sleep(0)
 
     def end(self, watcher: Watcher) -> None:
         """Close a watcher whose time is over, with a last bookmark if it wants them."""

@@ -602,7 +602,7 @@ async def test_a_watch_ends_with_a_bookmark_at_its_timeout(world: World) -> None
     await world.put("x", kind=CONFIG_MAP)
     await world.cache.refresh()
     fanout = next(iter(world.reads._fanouts.values()))
-    fanout.send_bookmarks()
+    await fanout.send_bookmarks()
     assert peer.brief() == [("BOOKMARK", "", 2)]
     await peer.ended.wait()
     assert peer.brief()[1:] == [("BOOKMARK", "", 2)]

@@ -326,6 +326,34 @@ async def test_a_sender_can_wait_until_its_client_has_taken_what_was_sent() -> N
         await asyncio.wait_for(waiting, 5)  # nobody will take it: the sender goes on and finds the stream ended
 
 
+async def test_many_streams_are_written_over_several_turns_and_each_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiphys.wire.server.FLUSHED_A_TURN", 2)
+    sinks: list[Sink] = []
+
+    async def handler(request: Request) -> Answer:
+        def start(sink: Sink) -> Callable[[], None]:
+            sinks.append(sink)
+            return lambda: None
+
+        return Stream(start)
+
+    async with serving(handler) as (_, port):
+        streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(7)]
+        for reader, writer in streams:
+            writer.write(b"GET /watch HTTP/1.1\r\n" + HOST + b"\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+        for number in range(5):
+            for sink in sinks:
+                sink.send(b"%d" % number)
+            await asyncio.sleep(0)
+        for sink in sinks:
+            sink.close()
+        for reader, writer in streams:
+            text = await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 5)
+            assert b"".join(text.split(b"\r\n")[1::2]).startswith(b"01234")
+            writer.close()
+
+
 async def test_a_client_that_leaves_the_end_of_a_stream_untaken_is_cut_off_in_time() -> None:
     sinks: list[Sink] = []
 
