@@ -18,6 +18,22 @@ from tiphys.cel.types import Type
 from tiphys.cel.values import Value
 
 _ANYTHING: Final = frozenset({"dyn", "parameter"})
+_NUMBERS: Final = frozenset({"double", "int", "uint"})
+_ORDERED: Final = _NUMBERS | {"bool", "bytes", "duration", "string", "timestamp"}
+_EVERYTHING: Final = _ORDERED | {"list", "map", "null", "object", "opaque", "optional", "type"}
+_ABLE: Final = {
+    "_+_": _NUMBERS | {"bytes", "duration", "list", "string", "timestamp"},
+    "_-_": _NUMBERS | {"duration", "timestamp"},
+    "_*_": _NUMBERS,
+    "_/_": _NUMBERS,
+    "_%_": frozenset({"int", "uint"}),
+    "-_": frozenset({"double", "int"}),
+    "!_": frozenset({"bool", "double", "int"}),
+    **dict.fromkeys(("_<_", "_<=_", "_>_", "_>=_"), _ORDERED),
+    "size": frozenset({"bytes", "list", "map", "string"}),
+    **dict.fromkeys(("contains", "startsWith", "endsWith", "matches"), _EVERYTHING),
+}
+"""Which kinds of values know an operator. Upstream's message names the operator for others, and nothing for these."""
 
 
 def call(function: str, overloads: Sequence[Overload], arguments: list[Code], dynamic: bool) -> Code:
@@ -115,9 +131,12 @@ def _dispatched(function: str, overloads: Sequence[Overload], arguments: list[Co
         overload = chosen.get(classes)
         if overload is None:
             overload = chosen[classes] = choose(function, overloads, values)
-        result = overload.call(*values)
-        if counted:
-            spend(frame, 1 if overload.cost is None else overload.cost.actual(values, result))
+        try:
+            result = overload.call(*values)
+            if counted:
+                spend(frame, 1 if overload.cost is None else overload.cost.actual(values, result))
+        except (TypeError, AttributeError) as error:
+            raise _failure(function, overload, values, error) from error
         return result
 
     return run
@@ -128,7 +147,7 @@ def choose(function: str, overloads: Sequence[Overload], values: Sequence[Value]
     for overload in overloads:
         if accepts(overload, values):
             return overload
-    raise EvaluationError(_no_overload(function, values))
+    raise EvaluationError(no_overload(function, values))
 
 
 def accepts(overload: Overload, values: Sequence[Value]) -> bool:
@@ -146,13 +165,19 @@ def _fits(value: Value, wanted: Type) -> bool:
 
 
 def _failure(function: str, overload: Overload, values: Sequence[Value], error: Exception) -> Exception:
-    """Return what a failed call means: values that data had against its schema, or a fault of the function."""
-    if accepts(overload, values) and not any(value is None for value in values):
+    """Return what a failed call means: data that is not what its type says, or a fault of the function.
+
+    Null and the insides of lists and maps are not looked at before a call; scalars of the right class cannot fail so.
+    """
+    open_ended = any(value is None or isinstance(value, list | dict) for value in values)
+    if accepts(overload, values) and not open_ended:
         return error
-    return EvaluationError(_no_overload(function, values))
+    return EvaluationError(no_overload(function, values))
 
 
-def _no_overload(function: str, values: Sequence[Value]) -> str:
-    if not function[0].isalpha():
-        return "no such overload"
+def no_overload(function: str, values: Sequence[Value]) -> str:
+    """Return the message for values that a function does not take."""
+    able = _ABLE.get(function)
+    if able is not None:
+        return "no such overload" if runtime_type(values[0]).kind in able else f"no such overload: {function}"
     return f"no such overload: {function}({', '.join([runtime_name(value) for value in values])})"

@@ -12,6 +12,7 @@ import operator
 from collections.abc import Callable
 from typing import Final
 
+from tiphys.cel.calling import no_overload
 from tiphys.cel.code import SPENT, Code, Frame, Run, size_of, spend, traversal, work
 from tiphys.cel.equality import contains, equals
 from tiphys.cel.errors import EvaluationError
@@ -159,18 +160,20 @@ def order(left: Code, right: Code, function: str, kinds: tuple[str, str]) -> Cod
         value = right.value
 
         def with_constant(frame: Frame) -> Value:
+            found = one(frame)
             try:
-                return compare(one(frame), value)
+                return compare(found, value)
             except TypeError as error:
-                raise EvaluationError("no such overload") from error
+                raise EvaluationError(no_overload(function, [found])) from error
 
         return Code(with_constant, left.cost + 1)
 
     def run(frame: Frame) -> Value:
+        a, b = one(frame), other(frame)
         try:
-            return compare(one(frame), other(frame))
+            return compare(a, b)
         except TypeError as error:
-            raise EvaluationError("no such overload") from error
+            raise EvaluationError(no_overload(function, [a])) from error
 
     return Code(run, left.cost + right.cost + 1)
 

@@ -23,7 +23,7 @@ _OPTIONAL: Final = optional_of(_T)
 
 def either(first: Code, second: Code) -> Code:
     """Plan `first.or(second)`."""
-    one, other, cost = first.run, second.run, second.cost + 1
+    one, other, cost = first.run, second.run, second.cost
 
     def run(frame: Frame) -> Value:
         value = one(frame)
@@ -42,7 +42,7 @@ def either(first: Code, second: Code) -> Code:
 
 def value_or(first: Code, second: Code) -> Code:
     """Plan `first.orValue(second)`."""
-    one, other, cost = first.run, second.run, second.cost + 1
+    one, other, cost = first.run, second.run, second.cost
 
     def run(frame: Frame) -> Value:
         value = one(frame)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from tiphys.cel.code import CONVERTED, Frame, Run
+from tiphys.cel.conversions import format_double
 from tiphys.cel.data import Converter
 from tiphys.cel.equality import runtime_name
 from tiphys.cel.errors import EvaluationError
@@ -77,6 +78,8 @@ def path(root: Run, keys: tuple[str, ...], convert: Converter | None) -> Run:
 def _unreadable(value: Value, key: Value) -> EvaluationError:
     """Return the error of a field that is not there; null and scalars have none."""
     if isinstance(value, list):
+        if key.__class__ is float:
+            return EvaluationError(f"unsupported index value {format_double(key)} in list")
         return EvaluationError(f"unsupported index type '{runtime_name(key)}' in list")
     return EvaluationError(f"no such key: {shown_key(key)}")
 

@@ -97,10 +97,10 @@ def test_types_direct_what_data_means(text: str, data: dict[str, Any]) -> None:
     [
         ("self.text", {}, "no such key: text"),
         ("self.inner.name", {"inner": None}, "no such key: name"),
-        ("self.text.size()", {"text": None}, "no such overload: size(null_type)"),
-        ("self.count + 1", {"count": None}, "no such overload"),
-        ("self.count > 1", {"count": None}, "no such overload"),
-        ("self.text.startsWith('a')", {"text": None}, "no such overload: startsWith(null_type, string)"),
+        ("self.text.size()", {"text": None}, "no such overload: size"),
+        ("self.count + 1", {"count": None}, "no such overload: _+_"),
+        ("self.count > 1", {"count": None}, "no such overload: _>_"),
+        ("self.text.startsWith('a')", {"text": None}, "no such overload"),
         ("self.count", {"count": "1"}, "invalid data, expected int, got string"),
         ("self.count", {"count": 1.5}, "invalid data, expected int, got double"),
         ("self.flag", {"flag": 1}, "invalid data, expected bool, got int"),
@@ -114,6 +114,22 @@ def test_data_against_its_type_is_an_error(text: str, data: dict[str, Any], mess
     with pytest.raises(EvaluationError) as caught:
         evaluated(text, data)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "self.any.join(',') == ''",
+        "self.any.sort() == []",
+        "'%d'.format(self.any) == ''",
+        "self.any.all(x, x.size() == 1)",
+    ],
+)
+def test_what_is_inside_of_unknown_lists_is_an_error_of_the_expression(text: str) -> None:
+    data = {"any": ["a", 1, None, {"b": []}]}
+    with pytest.raises(EvaluationError):
+        evaluated(text, data)
+    assert evaluated(f"{text} || true", data) is True
 
 
 def test_null_passes_where_it_is_asked_for() -> None:
