@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
 
 from tiphys.api.kind import Kinds
+from tiphys.api.kinds.deprecations import deprecation_of
 from tiphys.apiserver.requestinfo import RequestInfo
 from tiphys.base.metrics import Labels, Metrics, Sample, Series, exponential, histogram_lines
 
@@ -155,6 +156,15 @@ class RequestMetrics:
     def _totals(self) -> Iterable[Sample]:
         return [((*s.labels, str(code)), n) for s in self._shapes.values() for code, n in s.by_code().items()]
 
+    def _deprecated(self) -> Iterable[Sample]:
+        """Return one series for each deprecated version that somebody has asked for."""
+        minor = self._kinds.kubernetes_version[1]
+        for _, _, group, version, plural, subresource, _, _ in self._shapes:
+            kind = self._kinds.resource(group, version, plural) if plural else None
+            found = deprecation_of(minor, group, version, kind.kind) if kind is not None else None
+            if found is not None:
+                yield ((group, version, plural, subresource, found.removed_release), 1)
+
     def _long_running(self) -> Iterable[Sample]:
         return [((s.labels[0], *s.labels[2:]), s.running) for s in self._shapes.values() if s.running]
 
@@ -180,6 +190,13 @@ class RequestMetrics:
         )
         tell("counter", "authenticated_user_requests", "Requests by user, in few groups.", ("username",), self._folded)
         tell("counter", "authentication_attempts", "Authentications by result.", ("result",), self._attempts)
+        tell(
+            "gauge",
+            "apiserver_requested_deprecated_apis",
+            "Deprecated versions that were asked for, with the release that does without; always 1.",
+            ("group", "version", "resource", "subresource", "removed_release"),
+            lambda: dict(self._deprecated()).items(),
+        )
         tell(
             "counter",
             "apiserver_authorization_decisions_total",

@@ -130,7 +130,8 @@ def _recorder(config: ClusterConfig, clock: Clock, randomness: Randomness) -> Re
         backups=options.audit_log_backups,
         max_age_s=options.audit_log_days * 86400.0,
     )
-    return Recorder(load_policy(options.audit_policy_file), log, clock, randomness)
+    policy = load_policy(options.audit_policy_file)
+    return Recorder(policy, log, clock, randomness, config.kubernetes_version[1])
 
 
 def _front_proxy(config: ClusterConfig, pki: Pki) -> FrontProxy:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from tiphys.api.columns import NO_TABLE, TABLES
 from tiphys.api.conversions import CONVERSIONS
 from tiphys.api.kind import Kind, Strategy
+from tiphys.api.kinds.deprecations import deprecation_warning
 from tiphys.api.kinds.fields import selectable_fields
 from tiphys.api.kinds.schemas import Definitions, LazySchema, definition_name
 from tiphys.api.kinds.table import BODIES, NEWEST_MINOR, OLDEST_MINOR, Record, parse_table
@@ -77,6 +78,7 @@ def _kind(
         selectable_fields=selectable_fields(record.group, record.plural, minor),
         convert=CONVERSIONS.get((record.group, record.plural)),
         definition=definition,
+        deprecation=deprecation_warning(minor, record.group, record.version, record.kind),
         virtual="watch" not in record.verbs,
         scale_paths=_SCALE_PATHS if any(sub.name == "scale" for sub in record.subresources) else None,
     )

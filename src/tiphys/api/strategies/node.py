@@ -14,6 +14,7 @@ from tiphys.api.strategies.fields import check_enum, check_same, check_text, kee
 from tiphys.api.strategies.placement import TAINT_EFFECTS, check_tolerations
 from tiphys.api.strategies.resources import check_amount, check_container_resource_name
 from tiphys.api.strategies.service import check_cidr
+from tiphys.api.strategies.storage_warnings import warn_runtime_class
 from tiphys.base.errors import Cause
 
 
@@ -118,4 +119,6 @@ def validate_runtime_class_update(new: JsonObject, old: JsonObject, context: Con
     return causes
 
 
-RUNTIME_CLASS = Strategy(validate=validate_runtime_class, validate_update=validate_runtime_class_update)
+RUNTIME_CLASS = Strategy(
+    validate=validate_runtime_class, validate_update=validate_runtime_class_update, warnings=warn_runtime_class
+)

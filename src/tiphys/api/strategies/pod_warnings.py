@@ -13,7 +13,7 @@ from tiphys.api.kind import JsonObject
 from tiphys.api.strategies.fields import find_duplicates, warn_of_name
 from tiphys.api.strategies.resources import nanos
 
-_OLD_NODE_LABELS = {
+OLD_NODE_LABELS = {
     "beta.kubernetes.io/arch": 'deprecated since v1.14; use "kubernetes.io/arch" instead',
     "beta.kubernetes.io/os": 'deprecated since v1.14; use "kubernetes.io/os" instead',
     "failure-domain.beta.kubernetes.io/region": 'deprecated since v1.17; use "topology.kubernetes.io/region" instead',
@@ -22,8 +22,9 @@ _OLD_NODE_LABELS = {
 }
 _SECCOMP = "seccomp.security.alpha.kubernetes.io/pod"
 _SECCOMP_CONTAINER = "container.seccomp.security.alpha.kubernetes.io/"
+_CRITICAL = "scheduler.alpha.kubernetes.io/critical-pod"
 _APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
-_REMOVED_VOLUMES = {
+REMOVED_VOLUMES = {
     "gitRepo": "deprecated in v1.11",
     "photonPersistentDisk": "deprecated in v1.11, non-functional in v1.16+",
     "glusterfs": "deprecated in v1.25, non-functional in v1.26+",
@@ -62,6 +63,10 @@ def _warn_metadata(warnings: list[str], metadata: JsonObject, spec: JsonObject, 
             warnings.append(
                 f'{path}.annotations[{key}]: non-functional in v1.27+; use the "seccompProfile" field instead'
             )
+        elif key == _CRITICAL:
+            warnings.append(
+                f'{path}.annotations[{key}]: non-functional in v1.16+; use the "priorityClassName" field instead'
+            )
         elif key.startswith(_APPARMOR):
             warnings.append(
                 f'{path}.annotations[{key}]: deprecated since v1.30; use the "appArmorProfile" field instead'
@@ -71,17 +76,22 @@ def _warn_metadata(warnings: list[str], metadata: JsonObject, spec: JsonObject, 
 def warn_pod_spec(warnings: list[str], spec: JsonObject, path: str) -> None:
     get = spec.get
     for key in get("nodeSelector") or ():
-        if key in _OLD_NODE_LABELS:
-            warnings.append(f"{path}.nodeSelector[{key}]: {_OLD_NODE_LABELS[key]}")
+        if key in OLD_NODE_LABELS:
+            warnings.append(f"{path}.nodeSelector[{key}]: {OLD_NODE_LABELS[key]}")
+    _warn_affinity(warnings, get("affinity") or {}, f"{path}.affinity")
     for index, constraint in enumerate(get("topologySpreadConstraints") or ()):
         at = f"{path}.topologySpreadConstraints[{index}]"
         key = constraint.get("topologyKey")
-        if key in _OLD_NODE_LABELS:
-            warnings.append(f"{at}.topologyKey: {key} is {_OLD_NODE_LABELS[key]}")
+        if key in OLD_NODE_LABELS:
+            warnings.append(f"{at}.topologyKey: {key} is {OLD_NODE_LABELS[key]}")
         if constraint.get("labelSelector") is None:
             warnings.append(f"{at}.labelSelector: a null labelSelector results in matching no pod")
     for index, volume in enumerate(get("volumes") or ()):
         _warn_volume(warnings, volume, f"{path}.volumes[{index}]")
+    if (get("terminationGracePeriodSeconds") or 0) < 0:
+        warnings.append(
+            f"{path}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
+        )
     _warn_repeated(warnings, get("hostAliases") or (), "ip", f"{path}.hostAliases")
     _warn_repeated(warnings, get("imagePullSecrets") or (), "name", f"{path}.imagePullSecrets")
     _warn_secret_references(warnings, get("imagePullSecrets") or (), path)
@@ -91,6 +101,41 @@ def warn_pod_spec(warnings: list[str], spec: JsonObject, path: str) -> None:
     _warn_duplicate_ports(warnings, spec, path)
 
 
+def _warn_affinity(warnings: list[str], affinity: JsonObject, path: str) -> None:
+    required, preferred = (f"{how}DuringSchedulingIgnoredDuringExecution" for how in ("required", "preferred"))
+    node = affinity.get("nodeAffinity") or {}
+    terms = (node.get(required) or {}).get("nodeSelectorTerms") or ()
+    warn_node_terms(warnings, terms, f"{path}.nodeAffinity.{required}.nodeSelectorTerms")
+    for index, term in enumerate(node.get(preferred) or ()):
+        at = f"{path}.nodeAffinity.{preferred}[{index}].preference"
+        _warn_expressions(warnings, term.get("preference") or {}, at)
+    for kind in ("podAffinity", "podAntiAffinity"):
+        rules = affinity.get(kind) or {}
+        for index, term in enumerate(rules.get(required) or ()):
+            _warn_null_selector(warnings, term, f"{path}.{kind}.{required}[{index}]")
+        for index, term in enumerate(rules.get(preferred) or ()):
+            at = f"{path}.{kind}.{preferred}[{index}].podAffinityTerm"
+            _warn_null_selector(warnings, term.get("podAffinityTerm") or {}, at)
+
+
+def _warn_null_selector(warnings: list[str], term: JsonObject, path: str) -> None:
+    if term.get("labelSelector") is None:
+        warnings.append(f"{path}.labelSelector: a null labelSelector results in matching no pod")
+
+
+def warn_node_terms(warnings: list[str], terms: Iterable[JsonObject], path: str) -> None:
+    """Append the warnings about labels of nodes that have newer names."""
+    for index, term in enumerate(terms):
+        _warn_expressions(warnings, term, f"{path}[{index}]")
+
+
+def _warn_expressions(warnings: list[str], term: JsonObject, path: str) -> None:
+    for at, expression in enumerate(term.get("matchExpressions") or ()):
+        key = expression.get("key")
+        if key in OLD_NODE_LABELS:
+            warnings.append(f"{path}.matchExpressions[{at}].key: {key} is {OLD_NODE_LABELS[key]}")
+
+
 def _warn_repeated(warnings: list[str], items: Iterable[JsonObject], field: str, path: str) -> None:
     for index, value in find_duplicates(item.get(field) or "" for item in items):
         warnings.append(f'{path}[{index}].{field}: duplicate {field} "{value}"')
@@ -98,8 +143,8 @@ def _warn_repeated(warnings: list[str], items: Iterable[JsonObject], field: str,
 
 def _warn_volume(warnings: list[str], volume: JsonObject, path: str) -> None:
     for field in volume:
-        if field in _REMOVED_VOLUMES:
-            warnings.append(f"{path}.{field}: {_REMOVED_VOLUMES[field]}")
+        if field in REMOVED_VOLUMES:
+            warnings.append(f"{path}.{field}: {REMOVED_VOLUMES[field]}")
     claim = (volume.get("ephemeral") or {}).get("volumeClaimTemplate")
     if claim:
         storage = (((claim.get("spec") or {}).get("resources") or {}).get("requests") or {}).get("storage")

@@ -24,6 +24,7 @@ from tiphys.api.strategies.persistent_volume_claim import VOLUME_MODES, check_ac
 from tiphys.api.strategies.placement import check_node_selector
 from tiphys.api.strategies.pod_defaults import VOLUME_SOURCE_DEFAULTS
 from tiphys.api.strategies.resources import nanos
+from tiphys.api.strategies.storage_warnings import warn_class, warn_volume
 from tiphys.api.strategies.volumes import check_csi_driver_name
 from tiphys.base.errors import Cause
 
@@ -143,6 +144,7 @@ def validate_volume_update(new: JsonObject, old: JsonObject, context: Context) -
 
 
 PERSISTENT_VOLUME = Strategy(
+    warnings=warn_volume,
     default=default_volume,
     prepare_for_create=clear_status(phase="Pending"),
     prepare_for_update=keep_status,
@@ -194,7 +196,9 @@ def validate_class_update(new: JsonObject, old: JsonObject, context: Context) ->
     return causes
 
 
-STORAGE_CLASS = Strategy(default=default_class, validate=validate_class, validate_update=validate_class_update)
+STORAGE_CLASS = Strategy(
+    default=default_class, validate=validate_class, validate_update=validate_class_update, warnings=warn_class
+)
 
 
 def default_driver(driver: JsonObject) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from tiphys.api.kinds.deprecations import deprecated_resources
 from tiphys.apiserver.audit.log import AuditLog
 from tiphys.apiserver.audit.policy import (
     COMPLETE,
@@ -36,6 +37,7 @@ from tiphys.base.metrics import Metrics
 from tiphys.wire.message import Answer, Request, Response
 
 DECISION, REASON = "authorization.k8s.io/decision", "authorization.k8s.io/reason"
+DEPRECATED, REMOVED = "k8s.io/deprecated", "k8s.io/removed-release"
 ID_HEADER = "Audit-Id"
 ID_LIMIT = 64
 _WRITING = frozenset({"create", "update", "patch", "delete"})
@@ -120,7 +122,10 @@ class Record:
 class Recorder:
     """See the module's docstring."""
 
-    def __init__(self, policy: Policy, log: AuditLog, clock: Clock, randomness: Randomness) -> None:
+    def __init__(
+        self, policy: Policy, log: AuditLog, clock: Clock, randomness: Randomness, kubernetes_minor: int = 37
+    ) -> None:
+        self._deprecated = deprecated_resources(kubernetes_minor)
         self._policy = policy
         self.log = log
         self._clock = clock
@@ -140,6 +145,11 @@ class Recorder:
         request_id = given[:ID_LIMIT] if given else self._randomness.uid()
         record = Record(self.log, rule, request, info, user, format_micro_time(received_s), request_id)
         request.notes = record.notes
+        deprecation = self._deprecated.get((info.group, info.version, info.resource))
+        if deprecation is not None:
+            record.notes[DEPRECATED] = "true"
+            if deprecation.removed_release:
+                record.notes[REMOVED] = deprecation.removed_release
         self._tell(record, RECEIVED)
         return record
 
