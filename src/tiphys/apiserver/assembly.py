@@ -191,6 +191,7 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
         recorder=config.recorder,
     )
     publish_state(metrics, cache, store, health, config.kubernetes_version)
+    webhooks.loopback = server.handle
     await custom.load()
     await bootstrap(registry, config.advertised, config.front_proxy, config.service_cidr)
     tasks = [

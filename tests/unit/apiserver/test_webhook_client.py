@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -14,7 +15,7 @@ from webhook_server import allowed, authority, broken, ca_bundle, certificate, s
 from tiphys.apiserver.cache import ResourceCache
 from tiphys.apiserver.webhooks.client import CallFailed, WebhookClient
 from tiphys.apiserver.webhooks.services import ServiceResolver
-from tiphys.wire.message import Response
+from tiphys.wire.message import Answer, Handler, Request, Response, Sink, Stream
 from tiphys.wire.tls import create_ca, issue
 
 BODY = b'{"request":{"uid":"1"},"apiVersion":"admission.k8s.io/v1"}'
@@ -260,3 +261,31 @@ async def test_a_connection_that_the_webhook_closed_meanwhile_is_opened_anew(cli
 async def test_a_bundle_that_holds_no_certificate_is_told(client: WebhookClient) -> None:
     config = {"url": "https://127.0.0.1:1/", "caBundle": "bm90IGEgY2VydGlmaWNhdGU="}
     assert "unable to load root certificates" in await failure(client, config)
+
+
+OWN_CONFIG = {"service": {"namespace": "default", "name": "kubernetes", "path": "/apis/a.b/v1/reviews"}}
+
+
+def streaming(*pieces: bytes) -> Handler:
+    """Return a handler that answers in pieces, as the aggregator does for an extension server."""
+
+    async def handle(request: Request) -> Answer:
+        assert (request.method, request.path, request.body) == ("POST", "/apis/a.b/v1/reviews", BODY)
+        assert request.peer.trusted_user == ("system:apiserver", ("system:masters",))
+
+        def start(sink: Sink) -> Callable[[], None]:
+            for piece in pieces:
+                sink.send(piece)
+            sink.close()
+            return lambda: None
+
+        return Stream(start)
+
+    return handle
+
+
+async def test_the_api_server_is_its_own_webhook_for_extension_servers(client: WebhookClient) -> None:
+    client.loopback = streaming(b'{"apiVersion":"v1",', b'"kind":"X"}')
+    assert await client.post(OWN_CONFIG, BODY, 5) == {"apiVersion": "v1", "kind": "X"}
+    client.loopback = streaming(*[b"x" * 1_000_000] * 20)
+    assert "too long" in await failure(client, OWN_CONFIG)

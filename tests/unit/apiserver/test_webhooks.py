@@ -705,3 +705,11 @@ async def test_calls_are_counted_and_annotated(server: Server) -> None:
         'rejected="false",type="validating"} 1',
     ):
         assert line in text
+
+
+async def test_the_service_of_the_api_server_is_asked_in_process_as_its_own_user(server: Server) -> None:
+    service = {"service": {"namespace": "default", "name": "kubernetes", "path": "/apis/reviews.example.com/v1/things"}}
+    await register(server, "validating", webhook(None, rule("configmaps"), clientConfig=service))
+    status, told = await server.call("POST", CONFIG_MAPS, config_map())
+    assert status == 500
+    assert told["message"].endswith("failed to call webhook: the server could not find the requested resource")

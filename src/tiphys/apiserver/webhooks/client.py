@@ -26,14 +26,21 @@ from tiphys.api.causes import go_quote
 from tiphys.api.kind import JsonObject
 from tiphys.apiserver.webhooks.certificates import explain
 from tiphys.apiserver.webhooks.failures import CERTIFICATE, describe_failure, describe_status
+from tiphys.apiserver.webhooks.loopback import ask_self, is_own
 from tiphys.apiserver.webhooks.services import Address, NotRoutable, ServiceResolver
 from tiphys.base.errors import TiphysError
 from tiphys.wire.http_client import HttpPool, WholeAnswer
+from tiphys.wire.message import Handler
 
 ANSWER_LIMIT_BYTES = 16 * 1024 * 1024
 POOLS = 128
 """Servers whose connections are kept; the one unused for longest goes first."""
 DEFAULT_PORT = 443
+_HEADERS = (
+    ("user-agent", "kube-apiserver-admission"),
+    ("accept", "application/json, */*"),
+    ("content-type", "application/json"),
+)
 NO_NETWORK = "this API server runs in a simulation without a network; it reaches no webhook"
 
 
@@ -124,6 +131,8 @@ class WebhookClient:
         self._resolver = resolver
         self._dialer = dialer or Dialer()
         self._turn = 0
+        self.loopback: Handler | None = None
+        """The API server itself, as a webhook that an extension server behind it answers: `kubernetes.default.svc`."""
 
     async def post(self, config: Mapping[str, Any], body: bytes, timeout_s: float) -> JsonObject:
         """Send JSON to a webhook (`config` is a clientConfig) and return the JSON object of its answer.
@@ -136,11 +145,13 @@ class WebhookClient:
                 authority, path = _named(config)
                 target = f"{path}?timeout={_rounded_up(timeout_s)}s"
                 shown = f"https://{authority}{target}"
-                endpoint = self.endpoint(config)
-                answer = await self._exchange(endpoint, target, shown, body, timeout_s)
+                if self.loopback is not None and is_own(config):
+                    answer = await ask_self(self.loopback, target, dict(_HEADERS), body, ANSWER_LIMIT_BYTES)
+                else:
+                    answer = await self._exchange(self.endpoint(config), target, shown, body, timeout_s)
         except TimeoutError:
             raise CallFailed(f"Post {go_quote(shown)}: context deadline exceeded") from None
-        except NotRoutable as error:
+        except (NotRoutable, ConnectionError) as error:
             raise CallFailed(f"Post {go_quote(shown)}: {error}") from error
         return _decoded(answer)
 
@@ -169,12 +180,7 @@ class WebhookClient:
         self, endpoint: Endpoint, target: str, shown: str, body: bytes, timeout_s: float
     ) -> WholeAnswer:
         """Ask the first address that can be reached: endpoints that went away a moment ago are passed over."""
-        headers = [
-            ("Host", endpoint.authority),
-            ("User-Agent", "kube-apiserver-admission"),
-            ("Accept", "application/json, */*"),
-            ("Content-Type", "application/json"),
-        ]
+        headers = [("Host", endpoint.authority), *_HEADERS]
         for left, address in reversed(list(enumerate(reversed(endpoint.addresses)))):
             pool = self._dialer.pool(address, endpoint.server_name, endpoint.ca)
             try:
