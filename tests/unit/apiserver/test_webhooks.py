@@ -303,10 +303,14 @@ async def test_a_change_that_is_invalid_is_refused_like_the_clients_own(server: 
 @pytest.mark.parametrize(
     ("patch", "message"),
     [
-        ({"op": "remove", "path": "/absent"}, "does not apply"),
+        ({"op": "remove", "path": "/absent"}, "error in remove for path: '/absent': Unable to remove nonexistent key: "
+         "absent: missing value"),
+        ({"op": "add", "path": "/metadata/absent/x", "value": 1}, 'add operation does not apply: doc is missing path: '
+         '"/metadata/absent/x": missing value'),
+        ({"op": "test", "path": "/kind", "value": "Cat"}, "testing value /kind failed: test failed"),
         ({"op": "add", "path": "/spec/containers", "value": 7}, "json: cannot unmarshal number into Go"),
     ],
-)
+)  # fmt: skip
 async def test_a_patch_that_does_not_fit_is_an_internal_error(
     server: Server, patch: Mapping[str, Any], message: str
 ) -> None:
