@@ -97,10 +97,11 @@ class PlainRendering(JsonRendering):
             orjson.dumps(kind.kind),
         )
         self._item_head = self._head if kind.custom else b'{"metadata":{'
-        self._converts = kind.convert is not None and kind.storage_api_version != kind.api_version
-        self._direct = not self._converts and kind.conversion is None
-        """Whether only heads differ."""
-        if not self._direct:
+        converts = kind.convert is not None and kind.storage_api_version != kind.api_version
+        self._direct = kind.convert is None and kind.conversion is None
+        """Whether only heads differ, in whatever version an object is stored."""
+        self._version_head = b'{"apiVersion":%b,' % orjson.dumps(kind.api_version)
+        if converts or kind.conversion is not None:
             self.slice_bytes = DECODED_SLICE_BYTES
 
     def item(self, obj: CachedObject) -> bytes:
@@ -108,14 +109,17 @@ class PlainRendering(JsonRendering):
             return obj.with_head(self._item_head)
         if self._kind.conversion is not None:
             return self.single(obj)
+        if obj.value.startswith(self._version_head):
+            return obj.with_head(self._item_head)
         body = self._converted(obj)
         return body if self._kind.custom else b"{" + body[body.index(b'"metadata":{') :]
 
     def single(self, obj: CachedObject, *, columns: bool = True) -> bytes:
         if self._direct:
             return obj.with_head(self._head)
-        if self._converts:
-            return self._converted(obj)
+        if self._kind.conversion is None:
+            same = obj.value.startswith(self._version_head)
+            return obj.with_head(self._head) if same else self._converted(obj)
         value = in_version(self._kind, obj)
         assert value is not None, f"{obj.key} is shown before its webhook was asked"
         return obj.with_head(self._head) if value is obj.value else splice_revision(value, obj.revision)

@@ -707,3 +707,19 @@ def test_unknown_fields_are_refused_in_the_words_of_each_kind(
 ) -> None:
     (kind,) = (k for k in builtin_kinds((1, 37)) if (k.group, k.plural, k.version) == (*resource, "v1"))
     assert unsupported_field(kind, field) == message
+
+
+async def test_an_object_in_an_older_storage_version_is_converted(world: World) -> None:
+    def convert(obj: dict[str, Any], source: str, target: str) -> dict[str, Any]:
+        return {**obj, "apiVersion": target, "spec": {"from": source}}
+
+    kind = make_kind(group="x.io", version="v2", kind="Thing", plural="things", convert=convert)
+    older = make_kind(group="x.io", version="v1", kind="Thing", plural="things")
+    await world.put("a", kind=older)
+    await world.put("b", kind=kind)
+    await world.cache.refresh()
+    items = (await world.list(kind))["items"]
+    assert [item["spec"] for item in items] == [{"from": "x.io/v1"}, {"nodeName": "n1"}]
+    response = await world.reads.get_object(kind, "default", "a", ask())
+    shown = orjson.loads(response.body_bytes())
+    assert (shown["apiVersion"], shown["spec"]) == ("x.io/v2", {"from": "x.io/v1"})
