@@ -18,6 +18,7 @@ from tiphys.api.kind import Kind, Kinds
 from tiphys.api.kinds import builtin_kinds
 from tiphys.apiserver.addressobjects import AddressObjects
 from tiphys.apiserver.admission import Chain, Plugin
+from tiphys.apiserver.admissionmetrics import MeasuredChain
 from tiphys.apiserver.aggregation.aggregator import Aggregator
 from tiphys.apiserver.authentication import RequestAuthenticator
 from tiphys.apiserver.bodyadmission import admitting_connections
@@ -160,7 +161,8 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     policies = PolicyPlugins(cache, kinds, converter, authorizer, PolicyMetrics(metrics, clock))
     dynamic = [*policies.mutating(), mutating, *policies.validating(), validating]
     admission = _admission(config, cache, kinds, clock, randomness, rbac, authorizer, dynamic)
-    registry = Registry(MeasuredStore(store, metrics, clock), cache, kinds, admission, clock, randomness, converter)
+    measured = MeasuredStore(store, metrics, clock), MeasuredChain(admission, metrics, clock)
+    registry = Registry(measured[0], cache, kinds, measured[1], clock, randomness, converter)
     authenticator = RequestAuthenticator(tokens, audiences, cache, _finder(kinds, ""), config.front_proxy)
     subresources: dict[tuple[str, str], SubresourceHandler] = {
         ("*", "scale"): handle_scale,
@@ -190,7 +192,7 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
         gate=gate if config.fairness else InFlight(clock, *config.in_flight),
         recorder=config.recorder,
     )
-    publish_state(metrics, cache, store, health, config.kubernetes_version)
+    publish_state(metrics, cache, store, reads, health, config.kubernetes_version)
     webhooks.loopback = server.handle
     await custom.load()
     await bootstrap(registry, config.advertised, config.front_proxy, config.service_cidr)

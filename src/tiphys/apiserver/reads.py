@@ -10,7 +10,7 @@ Spec: Kubernetes docs, "Kubernetes API concepts".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -255,6 +255,10 @@ class Reads:
             return _answer(orjson.dumps(decoded), accept, status, request)
         rendering, form = self._rendering(kind, request, accept)
         return _answer(rendering.single(_detached(decoded)), form, status, request)
+
+    def fanouts(self) -> Iterable[Fanout]:
+        """Return the watches of every resource that was ever watched: for metrics."""
+        return self._fanouts.values()
 
     def watcher_count(self) -> int:
         """Return how many watches are open."""

@@ -16,6 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from tiphys.apiserver.cache import WatchCache
 from tiphys.apiserver.health import Health
+from tiphys.apiserver.reads import Reads
 from tiphys.base.clock import Clock
 from tiphys.base.metrics import Metrics, Sample
 from tiphys.store.interface import Entry, Event, Operation, Page, Store
@@ -35,7 +36,9 @@ class Measurable(Protocol):
     def size_bytes(self) -> int: ...
 
 
-def publish_state(metrics: Metrics, cache: WatchCache, store: Store, health: Health, version: tuple[int, int]) -> None:
+def publish_state(
+    metrics: Metrics, cache: WatchCache, store: Store, reads: Reads, health: Health, version: tuple[int, int]
+) -> None:
     """Publish what is read at each scrape."""
 
     def objects() -> Iterable[Sample]:
@@ -69,6 +72,15 @@ def publish_state(metrics: Metrics, cache: WatchCache, store: Store, health: Hea
         ("name", "type"),
         lambda: [((name, endpoint), int(well)) for name, endpoint, well in health.results()],
     )
+    watched = ("group", "version", "resource")
+    tell("counter", "apiserver_watch_events_total", "Events sent to watches.", watched, lambda: _watched(reads, 0))
+    tell(
+        "counter",
+        "apiserver_watch_events_bytes_total",
+        "Bytes of the events sent to watches.",
+        watched,
+        lambda: _watched(reads, 1),
+    )
     major, minor = version
     labels = ("major", "minor", "git_version", "git_commit", "git_tree_state", "build_date", "go_version", "compiler")
     values = (
@@ -90,6 +102,13 @@ def publish_state(metrics: Metrics, cache: WatchCache, store: Store, health: Hea
         (*labels, "platform"),
         lambda: [((*values, where), 1)],
     )
+
+
+def _watched(reads: Reads, field: int) -> Iterable[Sample]:
+    for fanout in reads.fanouts():
+        group, plural = fanout.resource.prefix.strip("/").split("/")[1:3]
+        for version, counts in fanout.sent.items():
+            yield (("" if group == "core" else group, version, plural), counts[field])
 
 
 def publish_process(metrics: Metrics, started_s: float) -> None:

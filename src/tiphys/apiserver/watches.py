@@ -92,6 +92,8 @@ class Group:
     """Events that wait for a webhook, oldest first; not more than WAITING_EVENTS."""
     pump: asyncio.Task[None] | None = None
     """Converts and sends what waits."""
+    frames: int = 0
+    """Of the last batch."""
 
     def encode(self, events: Sequence[CachedEvent]) -> bytes:
         """Return the frames of the events that concern this group, b"" if none does."""
@@ -111,6 +113,7 @@ class Group:
                 event.encoded[key] = frame
             frames.append(frame)
             columns = False
+        self.frames = len(frames)
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def send(self, data: bytes) -> None:
@@ -157,6 +160,8 @@ class Fanout:
         """Groups that any event may concern."""
         self._by_field: dict[str, dict[str, dict[Hashable, Group]]] = {}
         """Groups that want one value of a field, by field and value: thousands of nodes watch each their own pods."""
+        self.sent: dict[str, list[int]] = {}
+        """Events and bytes that were sent to watchers, by version of the kind: for metrics."""
 
     def join(self, watcher: Watcher, template: Group) -> None:
         """Put a watcher into the group that is like the template."""
@@ -243,10 +248,18 @@ class Fanout:
         if not data:
             return False
         group.send(data)
+        self._count(group.selection.kind.version, group.frames * len(group.watchers), len(data) * len(group.watchers))
         group.unchecked_bytes += len(data)
         if group.unchecked_bytes >= CHECK_BYTES:
             self._close_slow(group)
         return True
+
+    def _count(self, version: str, events: int, size_bytes: int) -> None:
+        sent = self.sent.get(version)
+        if sent is None:
+            sent = self.sent[version] = [0, 0]
+        sent[0] += events
+        sent[1] += size_bytes
 
     def _send_converted(self, group: Group, events: Sequence[CachedEvent]) -> None:
         """Send a batch to a group at once if nothing of it has to be converted, or else queue it."""
@@ -477,10 +490,12 @@ class Fanout:
             if size >= INITIAL_BYTES:
                 watcher.sink.send(b"".join(frames))
                 watcher.limit_bytes += size
+                self._count(selection.kind.version, len(frames), size)
                 frames, size = [], 0
         if frames:
             watcher.sink.send(b"".join(frames))
             watcher.limit_bytes += size
+            self._count(selection.kind.version, len(frames), size)
 
     def _end_state(self, opening: Opening) -> None:
         """Tell that the initial state is complete, where that was asked for."""
