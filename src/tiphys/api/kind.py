@@ -145,6 +145,8 @@ class Strategy:
     validate_update: Callable[[JsonObject, JsonObject, Context], list[Cause]] = _no_update_causes
     validate_status_update: Callable[[JsonObject, JsonObject, Context], list[Cause]] = _no_update_causes
     warnings: Callable[[JsonObject], list[str]] = _no_warnings
+    update_warnings: Callable[[JsonObject, JsonObject], list[str]] | None = None
+    """Warnings of an update where they are not those of the new object alone; (new, old)."""
     name_rule: str = "dns-subdomain"
     """dns-subdomain, dns-label, dns-1035-label, path-segment (RBAC names) or pod (subdomain): names.py has each."""
     generation: bool = False

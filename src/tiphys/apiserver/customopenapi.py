@@ -28,7 +28,7 @@ _NOT_IN_V2 = ("allOf", "anyOf", "not", "nullable", "oneOf")
 _STRUCTURE = ("items", "properties", "additionalProperties")
 
 
-def custom_schemas(kind: Kind, name: str, definitions: Definitions) -> dict[str, Mapping[str, Any]]:
+def custom_schemas(kind: Kind, name: str, list_name: str, definitions: Definitions) -> dict[str, Mapping[str, Any]]:
     """Return the schemas of a custom kind and of its list, by name of the definition; references are those of v2."""
     common = _common(definitions, _DESCRIBED[0], _OBJECT_META)
     published = kind.published_schema or {"type": "object", _PRESERVE: True}
@@ -38,7 +38,7 @@ def custom_schemas(kind: Kind, name: str, definitions: Definitions) -> dict[str,
     if kind.selectable_fields:
         schema["x-kubernetes-selectable-fields"] = [{"fieldPath": path} for path in sorted(kind.selectable_fields)]
     listing = {
-        "description": f"{kind.kind}List is a list of {kind.kind}",
+        "description": f"{kind.list_kind} is a list of {kind.kind}",
         "type": "object",
         "required": ["items"],
         "properties": {
@@ -52,7 +52,7 @@ def custom_schemas(kind: Kind, name: str, definitions: Definitions) -> dict[str,
         },
         _IDENTITY: [_identity(kind, kind.list_kind)],
     }
-    return {name: schema, f"{name}List": listing}
+    return {name: schema, list_name: listing}
 
 
 def _identity(kind: Kind, name: str) -> dict[str, str]:

@@ -4,6 +4,9 @@
 decides whether its names are free and so whether it is. Both are pure. Who watches definitions, changes the table and
 writes the status stands elsewhere.
 
+DIFFERS: discovery goes on telling that objects may be created, patched and updated while their definition is deleted;
+creating is refused then, as upstream does it.
+
 Spec: Kubernetes docs, "Extend the Kubernetes API with CustomResourceDefinitions".
 """
 
@@ -15,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from tiphys.api.causes import invalid_value
+from tiphys.api.causes import go_quote, invalid_value
 from tiphys.api.columns.text import UNKNOWN, duration
 from tiphys.api.crdvalidation import is_protected, storage_version
 from tiphys.api.jsonpath import BadPath, JsonPath, parse_json_path
@@ -35,6 +38,9 @@ _SELECTABLE_FIELDS_FROM = 31
 
 _NAME_COLUMN = Column("Name", "string", "name", "Name of the object, unique in its namespace.")
 _AGE_COLUMN = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
+_OWN_FINALIZERS = {"orphan", "foregroundDeletion", "kubernetes"}
+_FINALIZER_WARNINGS_FROM, _FINALIZER_PATHS_FROM = 29, 32
+"""Kubernetes minors from which unqualified finalizers are warned of, and from which the warning names the path."""
 _AGE_DESCRIPTION = "Time since the object was created."
 
 
@@ -203,10 +209,26 @@ def custom_strategy(schema: StructuralSchema, has_status: bool, scale: tuple[str
         validate=validate,
         validate_update=validate_update,
         validate_status_update=validate_update,
+        warnings=lambda obj: _finalizer_warnings(obj, {}, schema.minor),
+        update_warnings=lambda new, old: _finalizer_warnings(new, old, schema.minor),
         is_heavy=lambda obj: schema.is_heavy(),
         generation=True,
         allow_unconditional_update=False,
     )
+
+
+def _finalizer_warnings(new: JsonObject, old: JsonObject, minor: int) -> list[str]:
+    """Return a warning for each new finalizer whose name could be anyone's: one without the domain of its writer."""
+    if minor < _FINALIZER_WARNINGS_FROM:
+        return []
+    path = " including a path (/)" if minor >= _FINALIZER_PATHS_FROM else ""
+    added = {*(new["metadata"].get("finalizers") or ())} - {*((old.get("metadata") or {}).get("finalizers") or ())}
+    return [
+        f"metadata.finalizers: {go_quote(name)}: prefer a domain-qualified finalizer name{path} to avoid accidental "
+        "conflicts with other finalizer writers"
+        for name in sorted(added - _OWN_FINALIZERS)
+        if "/" not in name
+    ]
 
 
 def _scale_causes(obj: JsonObject, scale: tuple[str, str, str] | None) -> list[Cause]:

@@ -177,7 +177,7 @@ class OpenApi:
         schemas = self._schemas(kinds)
         paths: Document = {}
         for kind in kinds:
-            paths.update(resource_paths(kind, definition_of(kind), self._kinds, v3=True))
+            paths.update(resource_paths(kind, definition_of(kind), list_definition_of(kind), self._kinds, v3=True))
         return {
             "openapi": "3.0.0",
             "info": self._info(),
@@ -189,7 +189,7 @@ class OpenApi:
         kinds = sorted(self._kinds.all(), key=lambda kind: (kind.group, kind.version, kind.plural))
         paths: Document = {}
         for kind in kinds:
-            paths.update(resource_paths(kind, definition_of(kind), self._kinds, v3=False))
+            paths.update(resource_paths(kind, definition_of(kind), list_definition_of(kind), self._kinds, v3=False))
         document = {
             "swagger": "2.0",
             "info": self._info(),
@@ -209,9 +209,9 @@ class OpenApi:
         names: set[str] = set(_BODIES)
         for kind in kinds:
             name = definition_of(kind)
-            names.update((name, f"{name}List"))
+            names.update((name, list_definition_of(kind)))
             if kind.custom:
-                own.update(custom_schemas(kind, name, definitions))
+                own.update(custom_schemas(kind, name, list_definition_of(kind), definitions))
             for subresource in kind.subresources:
                 body = self._kinds.by_kind(subresource.group, subresource.version, subresource.kind)
                 if body is not None:
@@ -224,6 +224,11 @@ def definition_of(kind: Kind) -> str:
     if kind.definition:
         return kind.definition
     return ".".join([*reversed(kind.group.split(".")), kind.version, kind.kind])
+
+
+def list_definition_of(kind: Kind) -> str:
+    """Return the name of the schema of a kind's lists."""
+    return f"{definition_of(kind).rpartition('.')[0]}.{kind.list_kind}"
 
 
 def _parse_group_path(path: str) -> tuple[str, str | None]:

@@ -106,13 +106,13 @@ class _Operation:
     """Name of the answer's schema, "" for one that is no object."""
 
 
-def resource_paths(kind: Kind, definition: str, kinds: Kinds, *, v3: bool) -> dict[str, Any]:
-    """Return path -> path item for a resource and its subresources."""
+def resource_paths(kind: Kind, definition: str, listing: str, kinds: Kinds, *, v3: bool) -> dict[str, Any]:
+    """Return path -> path item for a resource and its subresources; its schemas are `definition` and `listing`."""
     root = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
     base = f"{root}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"{root}/{kind.plural}"
     writer = _Writer(kind, v3)
     paths: dict[str, Any] = {}
-    collection = _collection_operations(kind, definition)
+    collection = _collection_operations(kind, definition, listing)
     if collection:
         paths[base] = writer.item(collection, named=False, namespaced=kind.namespaced)
     if kind.namespaced and "list" in kind.verbs:
@@ -130,10 +130,10 @@ def resource_paths(kind: Kind, definition: str, kinds: Kinds, *, v3: bool) -> di
     return paths
 
 
-def _collection_operations(kind: Kind, definition: str) -> list[_Operation]:
+def _collection_operations(kind: Kind, definition: str, listing: str) -> list[_Operation]:
     operations = []
     if "list" in kind.verbs:
-        operations.append(_Operation("get", "list", _LIST, answer=f"{definition}List"))
+        operations.append(_Operation("get", "list", _LIST, answer=listing))
     if "create" in kind.verbs:
         operations.append(_Operation("post", "post", _WRITE, definition, definition))
     if "deletecollection" in kind.verbs:

@@ -424,7 +424,9 @@ class Registry:
         causes = self._validate_update(stored, new, old, rules)
         if causes:
             raise invalid(stored.group, stored.kind, change.name, causes)
-        return self._encode(stored, new), stored.strategy.warnings(new)
+        strategy = stored.strategy
+        told = strategy.warnings(new) if strategy.update_warnings is None else strategy.update_warnings(new, old)
+        return self._encode(stored, new), told
 
     def _prepare_update(self, stored: Kind, new: JsonObject, old: JsonObject, rules: Context) -> None:
         if rules.subresource in _STATUS_PARTS:

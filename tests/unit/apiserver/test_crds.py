@@ -366,3 +366,33 @@ async def test_formats_that_are_not_checked_are_told() -> None:
         answer = await server.answer("POST", DEFINITIONS, definition(version(schema=schema)))
         assert isinstance(answer, Response) and answer.status == 201
         assert ("Warning", '299 - "unrecognized format \\"colour\\""') in list(answer.headers)
+
+
+async def test_finalizers_without_a_domain_are_told_when_they_come() -> None:
+    async with running_server() as server:
+        await served(server, definition(version()))
+        made = cart("a")
+        made["metadata"]["finalizers"] = ["mine", "foregroundDeletion", "example.com/mine"]
+        answer = await server.answer("POST", CARTS, made)
+        text = (
+            'metadata.finalizers: \\"mine\\": prefer a domain-qualified finalizer name including a path (/) to avoid '
+            "accidental conflicts with other finalizer writers"
+        )
+        assert isinstance(answer, Response) and answer.status == 201
+        assert [value for name, value in answer.headers if name == "Warning"] == [f'299 - "{text}"']
+        patch = {"metadata": {"labels": {"a": "b"}}}
+        answer = await server.answer("PATCH", f"{CARTS}/a", patch, content_type="application/merge-patch+json")
+        assert isinstance(answer, Response) and answer.status == 200
+        assert not any(name == "Warning" for name, _ in answer.headers)
+
+
+async def test_lists_are_published_under_their_own_kind() -> None:
+    async with running_server() as server:
+        await served(server, definition(version(), listKind="CartCollection"))
+        _, document = await server.call("GET", "/openapi/v3/apis/shop.example.com/v1")
+        schemas = document["components"]["schemas"]
+        assert schemas["com.example.shop.v1.CartCollection"]["description"] == "CartCollection is a list of Cart"
+        assert "com.example.shop.v1.CartList" not in schemas
+        told = document["paths"]["/apis/shop.example.com/v1/namespaces/{namespace}/carts"]["get"]["responses"]["200"]
+        reference = told["content"]["application/json"]["schema"]["$ref"]
+        assert reference == "#/components/schemas/com.example.shop.v1.CartCollection"
