@@ -717,3 +717,28 @@ async def test_the_service_of_the_api_server_is_asked_in_process_as_its_own_user
     status, told = await server.call("POST", CONFIG_MAPS, config_map())
     assert status == 500
     assert told["message"].endswith("failed to call webhook: the server could not find the requested resource")
+
+
+async def test_a_mutating_webhook_is_not_asked_about_what_its_conditions_leave_out(server: Server) -> None:
+    patch = {"op": "add", "path": "/data", "value": {"mutated": "yes"}}
+    conditions = [{"name": "skip", "expression": "object.metadata.name != 'skip-me'"}]
+    async with serving(replying(lambda review: patched(review, patch))) as hook:
+        await register(server, "mutating", webhook(hook, rule("configmaps", "*"), matchConditions=conditions))
+        assert (await server.made(CONFIG_MAPS, config_map("other")))["data"] == {"mutated": "yes"}
+        assert "mutated" not in (await server.made(CONFIG_MAPS, config_map("skip-me", a="b")))["data"]
+    assert len(hook.requests) == 1
+
+
+@pytest.mark.parametrize("policy", ["Fail", "Ignore"])
+async def test_a_call_takes_no_longer_than_its_request_may(server: Server, policy: str) -> None:
+    forever = asyncio.Event()
+
+    async def hang(path: str, review: Review) -> Any:
+        await forever.wait()
+
+    async with serving(hang) as hook:
+        await register(server, "validating", webhook(hook, rule("configmaps"), failurePolicy=policy))
+        status, _ = await server.call("POST", f"{CONFIG_MAPS}?timeout=50ms", config_map())
+        forever.set()
+    assert status in (500, 504)
+    assert (await server.named(CONFIG_MAPS))["items"] == []

@@ -161,10 +161,13 @@ class Caller:
             raise Unanswered(hook.name, f"could not create admission objects: {known}")
         obj, old = await shown.encoded(matched)
         body = encode_review(version, uid, attributes, matched, obj, old, mutating=shown.mutating)
+        timeout_s = self._timeout_s(hook, attributes)
         try:
-            answer = await self._client.post(hook.client_config, body, self._timeout_s(hook, attributes))
+            answer = await self._client.post(hook.client_config, body, timeout_s)
             return read_review(answer, version, uid, mutating=shown.mutating)
         except CallFailed as error:
+            if error.timed_out and hook.fails_open and timeout_s < hook.timeout_s:
+                raise gateway_timeout(LATE) from error  # the time of the whole request is over
             raise Unanswered(hook.name, f"failed to call webhook: {error}") from error
         except BadReview as error:
             raise Unanswered(hook.name, f"received invalid webhook response: {error}") from error

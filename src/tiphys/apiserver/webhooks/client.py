@@ -47,6 +47,9 @@ NO_NETWORK = "this API server runs in a simulation without a network; it reaches
 class CallFailed(TiphysError):
     """A webhook could not be asked, or gave no usable answer. The text is what follows `failed to call webhook: `."""
 
+    timed_out = False
+    """It did not answer in time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -150,7 +153,9 @@ class WebhookClient:
                 else:
                     answer = await self._exchange(self.endpoint(config), target, shown, body, timeout_s)
         except TimeoutError:
-            raise CallFailed(f"Post {go_quote(shown)}: context deadline exceeded") from None
+            late = CallFailed(f"Post {go_quote(shown)}: context deadline exceeded")
+            late.timed_out = True
+            raise late from None
         except (NotRoutable, ConnectionError) as error:
             raise CallFailed(f"Post {go_quote(shown)}: {error}") from error
         return _decoded(answer)
