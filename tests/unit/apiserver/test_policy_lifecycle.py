@@ -152,8 +152,10 @@ async def test_the_status_of_a_policy_is_written_by_its_own_way_only() -> None:
         assert made.get("status") == {}
         merge = {"content_type": "application/merge-patch+json"}
         status = {"status": {"conditions": [{"type": "A", "status": "True", "reason": "R", "message": "m"}]}}
+        status["metadata"] = {"labels": {"a": "b"}}  # type: ignore[assignment]
         code, answer = await server.call("PATCH", f"{VALIDATING}/p/status", status, **merge)
         assert code == 200
+        assert "labels" not in answer["metadata"]
         assert answer["status"]["conditions"][0]["type"] == "A"
         code, answer = await server.call("PATCH", f"{VALIDATING}/p", {"spec": {"failurePolicy": "Ignore"}}, **merge)
         assert answer["status"]["conditions"][0]["type"] == "A"

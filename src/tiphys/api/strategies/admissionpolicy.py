@@ -23,12 +23,12 @@ from tiphys.api.strategies.admissionrules import (
     check_param_ref,
     default_match_resources,
 )
+from tiphys.api.strategies.apiservice import prepare_status_update
 from tiphys.api.strategies.fields import (
     check_text,
     clear_status,
     fill,
     find_duplicates,
-    keep_spec,
     keep_status,
     spec_of,
 )
@@ -339,7 +339,7 @@ VALIDATING_POLICY = Strategy(
     default=default_policy,
     prepare_for_create=clear_status(),
     prepare_for_update=keep_status,
-    prepare_for_status_update=keep_spec,
+    prepare_for_status_update=prepare_status_update,
     validate=validate_validating_policy,
     validate_status_update=validate_policy_status,
     generation=True,
