@@ -11,6 +11,7 @@ trees of 250 levels; those who generate them get the same message a little earli
 
 from __future__ import annotations
 
+import re
 from typing import Final, NoReturn
 
 from tiphys.cel import lexer, macros
@@ -68,8 +69,9 @@ _BEGINNINGS: Final = {
     "Name{": "{'}', ',', '\\u003F', IDENTIFIER, ESC_IDENTIFIER}",
 }
 """What messages say may stand at the beginning: of an expression, and of what ends with a token or is an index."""
-_FOLLOW: Final = frozenset({*_BINARY, ")", "]", "}", ",", ":", "?", "EOF"})
-_OUTER_FOLLOW: Final = _FOLLOW - {")", "]", "}", ",", ":"}
+_OPERATORS: Final = frozenset({*_BINARY, "?"})
+_HIDDEN: Final = re.compile(r"[\t \r\n\f]+|//[^\n]*")
+_OUTER_FOLLOW: Final = _OPERATORS | {"EOF"}
 RESERVED: Final = frozenset(
     "as break const continue else for function if import let loop package namespace return var void while".split()  # noqa: SIM905
 )
@@ -104,7 +106,7 @@ class Parser:
         self._tokens, errors = lexer.tokens_of(source.text)
         self._position = 0
         self._nesting = 0
-        self._open = 0
+        self._open: list[frozenset[str]] = []
         for offset, message in errors[:_ERRORS_MAXIMUM]:
             self.issues.append(source.issue(offset, message))
 
@@ -145,9 +147,9 @@ class Parser:
         return left
 
     def _conditional(self, condition: Node) -> Node:
-        offset = self._next().offset
+        offset = self._begin(":")
         then = self.expression(1)
-        self._expect(":")
+        self._end(":")
         return self.made(Call(offset, "_?_:_", [condition, then, self.expression(0)]))
 
     def _logical(self, left: Node, kind: str, precedence: int, function: str) -> Node:
@@ -170,10 +172,23 @@ class Parser:
         if token.kind not in ("!", "-") or self._at_negative_number():
             return self._members()
         times = 0
-        while self._accept(token.kind):
+        sign = token
+        while self._token.kind == token.kind:
+            sign = self._next()
             times += 1
+        if self._token.kind not in _START:
+            return self._unsigned(sign)
         operand = self._members()
         return self.made(Call(token.offset, f"{token.kind}_", [operand])) if times % 2 else operand
+
+    def _unsigned(self, sign: Token) -> Node:
+        """Refuse what no sign may stand before."""
+        token = self._token
+        if sign.kind == "-":
+            node = self._no_alternative(sign)
+            return self._unexpected("") if token.kind == "EOF" else node
+        self.refuse(token.offset, f"Syntax error: extraneous input '{token.text}' expecting {_START_SHOWN}")
+        return self._skip(token)
 
     def _at_negative_number(self) -> bool:
         following = self._tokens[self._position + 1 : self._position + 2]
@@ -186,7 +201,7 @@ class Parser:
             if token.kind == ".":
                 node = self._member(node)
             elif token.kind == "[":
-                self._begin()
+                self._begin("]")
                 optional = self._accept("?")
                 index = (
                     self._unexpected("[]") if self._token.kind not in _START and not optional else self.expression(0)
@@ -208,14 +223,18 @@ class Parser:
         name = self._next()
         if name.kind != "IDENTIFIER":
             wanted = "{IDENTIFIER, ESC_IDENTIFIER}"
-            self.refuse(name.offset, f"Syntax error: mismatched input '{name.text}' expecting {wanted}")
-            raise _Stop
+            extraneous = name.kind != "EOF" and self._token.kind == "IDENTIFIER"
+            how = "extraneous" if extraneous else "mismatched"
+            self.refuse(name.offset, f"Syntax error: {how} input '{name.text}' expecting {wanted}")
+            if not extraneous:
+                raise _Stop
+            name = self._next()
         if optional:
             field = Literal(name.offset, name.text)
             return self.made(Call(dot.offset, "_?._", [node, field]))
         if self._token.kind != "(":
             return self.made(Select(dot.offset, node, name.text))
-        offset = self._begin()
+        offset = self._begin("),")
         arguments = self._arguments()
         expanded = macros.expand_member(self, offset, node, name.text, arguments)
         return expanded or self.made(Call(offset, name.text, [node, *arguments], member=True))
@@ -224,18 +243,19 @@ class Parser:
         """Refuse a token that goes on with nothing that may begin with the one before it."""
         token = self._token
         text = "" if token.kind == "EOF" else token.text
-        self.refuse(token.offset, f"Syntax error: no viable alternative at input '{first.text}{text}'")
+        between = "".join(_HIDDEN.findall(self._source.text[first.offset + len(first.text) : token.offset]))
+        self.refuse(token.offset, f"Syntax error: no viable alternative at input '{first.text}{between}{text}'")
         return self._skip(token)
 
     def _skip(self, token: Token) -> Node:
-        follow = self._follow()
+        follow = _OUTER_FOLLOW.union(*self._open)
         while self._token.kind not in follow:
             self._position += 1
         return Literal(token.offset, None)
 
     def _follow(self) -> frozenset[str]:
         """Return what may stand behind an operand here."""
-        return _FOLLOW if self._open else _OUTER_FOLLOW
+        return _OPERATORS | self._open[-1] if self._open else _OUTER_FOLLOW
 
     def _primary(self) -> Node:
         token = self._token
@@ -248,16 +268,16 @@ class Parser:
                 return self._no_alternative(token)
             return self._name(".", self._next())
         if kind == "(":
-            self._begin()
+            self._begin(")")
             node = self.expression(0)
             self._end(")")
             return node
         if kind == "[":
-            self._begin()
+            self._begin("],")
             elements, optional = self._elements()
             return self.made(ListNode(token.offset, elements, frozenset(optional)))
         if kind == "{":
-            self._begin()
+            self._begin("},:")
             return self.made(MapNode(token.offset, self._entries("}")))
         if kind == "-" and not self._at_negative_number():
             self._position += 1
@@ -268,9 +288,12 @@ class Parser:
         """Refuse a token where an expression begins; pass over it if one begins behind it."""
         token = self._token
         shown = _BEGINNINGS[beginning]
-        if token.kind != "EOF" and self._tokens[self._position + 1].kind in _START:
+        following = self._tokens[self._position + 1].kind if token.kind != "EOF" else "EOF"
+        if following in _START or following == beginning:
             self.refuse(token.offset, f"Syntax error: extraneous input '{token.text}' expecting {shown}")
             self._position += 1
+            if following == beginning:
+                return Literal(token.offset, None)
             return self.expression(0) if beginning else self._primary()
         self.refuse(token.offset, f"Syntax error: mismatched input '{token.text}' expecting {shown}")
         if beginning or self._open or token.kind not in _BINARY:
@@ -279,7 +302,7 @@ class Parser:
 
     def _name(self, prefix: str, token: Token) -> Node:
         if self._token.kind == "(":
-            offset = self._begin()
+            offset = self._begin("),")
             arguments = self._arguments()
             if token.text in RESERVED:
                 return self.refuse(token.offset, f"reserved identifier: {token.text}")
@@ -323,7 +346,7 @@ class Parser:
     def _arguments(self) -> list[Node]:
         """Read the arguments of a call."""
         if self._accept(")"):
-            self._open -= 1
+            self._open.pop()
             return []
         nodes = [self._unexpected(")") if self._token.kind not in _START else self.expression(0)]
         while self._accept(","):
@@ -362,9 +385,9 @@ class Parser:
         if separated and token.kind not in (close, ","):
             self._refuse_element(token, f"{{'{close}', ','}}", frozenset({close, ","}))
         elif not separated and token.kind not in starts | {close, ","}:
-            self._refuse_element(token, _BEGINNINGS[beginning], starts | {close})
+            self._refuse_element(token, _BEGINNINGS[beginning], starts | {close, ","})
         comma = self._accept(",")
-        if self._token.kind in starts and (comma or not separated):
+        if self._token.kind in starts and comma is separated:
             return True
         self._end(close)
         return False
@@ -379,7 +402,7 @@ class Parser:
         raise _Stop
 
     def _struct(self, node: Node, name: str) -> Node:
-        offset = self._begin()
+        offset = self._begin("},:")
         return self.made(StructNode(offset, name, self._entries("Name{")))
 
     # Tokens
@@ -411,20 +434,20 @@ class Parser:
             self._position += 1
             return self._next()
         follow = _START if kind == ":" else self._follow()
-        if kind != "EOF" and token.kind in follow and not (token.kind == "EOF" and self._open):
+        if kind != "EOF" and token.kind in follow:
             self.refuse(token.offset, f"Syntax error: missing {shown} at '{token.text}'")
             return None
         self.refuse(token.offset, f"Syntax error: mismatched input '{token.text}' expecting {shown}")
         raise _Stop
 
-    def _begin(self) -> int:
-        """Read an opening token and return its place."""
-        self._open += 1
+    def _begin(self, ends: str) -> int:
+        """Read an opening token, or the `?` of a conditional, and return its place; `ends` may follow an operand."""
+        self._open.append(frozenset(ends))
         return self._next().offset
 
     def _end(self, close: str) -> None:
         """Read a closing token."""
-        self._open -= 1
+        self._open.pop()
         self._expect(close)
 
     # Bounds

@@ -199,3 +199,38 @@ def test_every_text_has_a_meaning_or_an_error(text: str) -> None:
         assert str(error).startswith("ERROR: <input>:")
     except EvaluationError as error:
         assert str(error)
+
+
+RIGHT = (
+    "a > 1 && s.startsWith('a')",
+    "l.all(i, i > 0) || p",
+    "has(d.k) ? d.k : 2",
+    "{'a': 1}['a'] + d.?b.orValue(3)",
+    "[1, 2, ?optional.of(3)][a - 5] <= -1",
+    "size(s) + (a * 2) % 3",
+    "!(a in [1, 2]) && -a < 3u",
+)
+PIECES = [token.text for text in RIGHT for token in lexer.tokens_of(text)[0][:-1]] + ["=", "@", "}", "{", "'"]
+
+
+@given(
+    st.sampled_from(RIGHT),
+    st.lists(
+        st.tuples(st.integers(0, 20), st.sampled_from(["out", "in", "other", "end"]), st.sampled_from(PIECES)),
+        max_size=3,
+    ),
+)
+def test_texts_that_are_nearly_right_have_an_error(text: str, slips: list[tuple[int, str, str]]) -> None:
+    pieces = [token.text for token in lexer.tokens_of(text)[0][:-1]]
+    for place, slip, piece in slips:
+        at = place % max(1, len(pieces))
+        if slip == "end":
+            pieces = pieces[:at]
+        elif slip == "in":
+            pieces.insert(at, piece)
+        else:
+            pieces[at : at + 1] = [piece] if slip == "other" else []
+    try:
+        ENVIRONMENT.compile(" ".join(pieces))
+    except CompileError as error:
+        assert error.issues
