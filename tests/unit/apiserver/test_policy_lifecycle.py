@@ -22,7 +22,7 @@ from policy_objects import (
     validating,
 )
 
-from tiphys.apiserver.admission import Attributes, Chain
+from tiphys.apiserver.admission import Attributes
 from tiphys.apiserver.user import User
 from tiphys.store.interface import Operation
 from tiphys.store.memory import MemoryStore
@@ -151,8 +151,8 @@ async def test_the_status_of_a_policy_is_written_by_its_own_way_only() -> None:
         made = await server.made(VALIDATING, {**validating("p", "true"), "status": {"observedGeneration": 7}})
         assert made.get("status") == {}
         merge = {"content_type": "application/merge-patch+json"}
-        status = {"status": {"conditions": [{"type": "A", "status": "True", "reason": "R", "message": "m"}]}}
-        status["metadata"] = {"labels": {"a": "b"}}  # type: ignore[assignment]
+        condition = {"type": "A", "status": "True", "reason": "R", "message": "m"}
+        status: dict[str, Any] = {"status": {"conditions": [condition]}, "metadata": {"labels": {"a": "b"}}}
         code, answer = await server.call("PATCH", f"{VALIDATING}/p/status", status, **merge)
         assert code == 200
         assert "labels" not in answer["metadata"]
@@ -233,21 +233,16 @@ async def test_policies_about_other_resources_cost_a_write_nothing() -> None:
             await server.made(VALIDATING, policy)
             await server.made(VALIDATING_BINDINGS, binding(f"p{number}", f"b{number}"))
         chain = server.assembled.registry.admission
-        plugin = next(p for p in plugins_of(chain) if type(p).__name__ == "ValidatingAdmissionPolicies")
         kind = server.assembled.kinds.resource("", "v1", "configmaps")
         assert kind is not None
         attributes = Attributes("CREATE", kind, "default", "c", User("u"), config_map())
-        await plugin.validate(attributes)
+        await chain.validate(attributes)
         start = time.process_time()
         for _ in range(1000):
-            await plugin.validate(attributes)
-        assert (time.process_time() - start) / 1000 < 0.0001
+            await chain.validate(attributes)
+        assert (time.process_time() - start) / 1000 < 0.0002
         code, _ = await server.call("POST", DEPLOYMENTS, {"metadata": {"name": "d"}})
         assert code == 422
-
-
-def plugins_of(chain: Chain) -> list[Any]:
-    return [*chain._validating, *chain._mutating]
 
 
 async def test_an_audit_annotation_is_recorded_with_the_failure() -> None:
