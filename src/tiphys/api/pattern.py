@@ -42,7 +42,7 @@ def matches_pattern(text: str, value: str) -> bool:
 
 def find_matches(text: str, value: str, limit: int = -1) -> list[str]:
     """Return the texts of the first `limit` matches of a valid pattern, of all when it is negative."""
-    found = []
+    found: list[str] = []
     for match in _compiled(text).finditer(value):
         if 0 <= limit <= len(found):
             break
