@@ -85,7 +85,7 @@ class Program:
         finally:
             if budget is not None:
                 budget.spent += frame[SPENT]
-        if frame[SPENT] > frame[LIMIT]:
+        if frame[SPENT] > frame[LIMIT] or (budget is not None and budget.spent > budget.limit):
             raise BudgetExceeded
         return value
 

@@ -13,7 +13,7 @@ from tiphys.cel.declarations import Function, Overload
 from tiphys.cel.environment import Environment
 from tiphys.cel.errors import BudgetExceeded, EvaluationError
 from tiphys.cel.types import BYTES, DYN, INT, STRING, TIMESTAMP, ObjectType, Type, list_of, map_of
-from tiphys.cel.values import Value
+from tiphys.cel.values import Lazy, Value
 
 OBJECT = ObjectType("object", {"count": INT, "name": STRING})
 OBJECTS = list_of(OBJECT)
@@ -239,3 +239,14 @@ def test_large_lists_are_converted_once_in_an_evaluation() -> None:
     program = environment.compile("lists.range(50).all(x, self.numbers[x] == x)")
     assert program.evaluate({"self": {"numbers": numbers}}) is True
     assert Counted.walks == 1
+
+
+def test_what_a_lazy_variable_spends_counts_for_the_expression() -> None:
+    environment = Environment({"a": INT, "l": list_of(INT)})
+    costly, reader = environment.compile("l.map(x, x).size()"), environment.compile("a + a == 20")
+    budget = Budget(142)
+    assert reader.evaluate({"a": Lazy(lambda: costly.evaluate({"l": [1] * 10}, budget))}, budget) is True
+    assert budget.spent > 130
+    budget = Budget(136)
+    with pytest.raises(BudgetExceeded):
+        reader.evaluate({"a": Lazy(lambda: costly.evaluate({"l": [1] * 10}, budget))}, budget)
