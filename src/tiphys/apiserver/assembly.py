@@ -108,6 +108,8 @@ class ApiServerConfig:
     """False: only the two limits below bound what runs at once."""
     in_flight: tuple[int, int] = (400, 200)
     """Reads and writes at once; together they are the seats that fairness shares out."""
+    upkeep_delay_s: float = 0.0
+    """How long after a start FlowSchemas and priority levels are made."""
     recorder: Recorder | None = None
     """Tells the audit log; None: nothing is audited."""
     network: bool = True
@@ -200,7 +202,7 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
         asyncio.create_task(custom.run(), name="custom-resources"),
         asyncio.create_task(aggregator.run(), name="aggregation"),
         asyncio.create_task(_run_compaction(store), name="compaction"),
-        asyncio.create_task(Upkeep(registry, gate).run(), name="fairness-upkeep"),
+        asyncio.create_task(Upkeep(registry, gate).run(config.upkeep_delay_s), name="fairness-upkeep"),
         asyncio.create_task(gate.run(), name="fairness-borrowing"),
     ]
     policy_kind = kinds.resource("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies")

@@ -23,6 +23,7 @@ import orjson
 from tiphys.api.kind import Kinds
 from tiphys.apiserver.deadlines import REQUEST_TIMEOUT_S, is_long_running, timeout_of, within
 from tiphys.apiserver.fairness.gate import Flow, Gate, NoSeats
+from tiphys.apiserver.fairness.held import hold_for
 from tiphys.apiserver.fairness.queues import Waiting
 from tiphys.apiserver.impersonation import impersonate, is_impersonating
 from tiphys.apiserver.metrics import RequestCounters, RequestMetrics
@@ -188,6 +189,12 @@ class ApiServer:
                 answer = await self._resources(request, info, user)
             else:
                 answer = await self._find(request.path)(request, user)
+            if (
+                isinstance(answer, Stream)
+                and flow is not None
+                and hold_for(answer, flow.level, held, waited, is_list=info.verb == "list")
+            ):
+                held, waited = 0, None
         except ApiError as error:
             answer = present(self._refusal(request, error), request)
             if self._recorder is not None and record is None and error.code == 401:

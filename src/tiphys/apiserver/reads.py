@@ -233,9 +233,15 @@ class Reads:
             watcher = fanout.open(sink, options, rendering, timeout_s)
             if options.bookmarks:
                 self._plan_bookmarks()
+            for opened in on_open:
+                if watcher.opening is None:
+                    opened()
+                else:
+                    watcher.opening.add_done_callback(lambda _, opened=opened: opened())  # type: ignore[misc]
             return lambda: fanout.forget(watcher)
 
-        return Stream(start, content_type=rendering.stream_media)
+        on_open: list[Callable[[], None]] = []
+        return Stream(start, content_type=rendering.stream_media, on_open=on_open)
 
     def render_object(self, kind: Kind, obj: bytes | JsonObject, request: Request, *, status: int = 200) -> Response:
         """Answer with one object as the Accept header wants it (plain, Table, PartialObjectMetadata).

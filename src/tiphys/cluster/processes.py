@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+UPKEEP_DELAY_S = 1.0
+"""What every cluster has of fairness is made when the start is over: it takes 20 ms of the processor."""
 Notify = Callable[[str], None]
 """Tells whoever started the cluster how far it is; it may be gone."""
 
@@ -85,6 +87,7 @@ async def run_apiserver(config: ClusterConfig, pki: Pki, sockets: Sequence[socke
         dialer=dialer,
         front_proxy=_front_proxy(config, pki),
         request_timeout_s=config.server.request_timeout_s,
+        upkeep_delay_s=UPKEEP_DELAY_S,
         fairness=config.server.fairness,
         in_flight=(config.server.max_reads, config.server.max_writes),
         recorder=_recorder(config, clock, randomness),

@@ -114,6 +114,8 @@ class Stream:
     status: int = 200
     content_type: str = JSON
     headers: Sequence[tuple[str, str]] = ()
+    on_open: list[Callable[[], None]] | None = None
+    """What its maker calls once its initial state is sent (of a watch); None: it has none that takes time."""
 
 
 class Connection(Protocol):

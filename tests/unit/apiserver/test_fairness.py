@@ -10,7 +10,7 @@ from assembled_server import Server, running_server
 
 from tiphys.store.interface import Operation
 from tiphys.store.memory import MemoryStore
-from tiphys.wire.message import Response
+from tiphys.wire.message import Response, Stream
 
 GROUP = "/apis/flowcontrol.apiserver.k8s.io/v1"
 SEATS = {"nominalConcurrencyShares": 1, "limitResponse": {"type": "Reject"}}
@@ -154,3 +154,58 @@ async def test_debug_pages() -> None:
         assert pages["priority_levels"].startswith("PriorityLevelName, ActiveQueues, IsIdle, IsQuiescing, ")
         assert any(line.startswith("catch-all,") for line in pages["queues"].splitlines())
         assert pages["requests"].startswith("PriorityLevelName, FlowSchemaName, QueueIndex, ")
+
+
+class Taken:
+    """A sink that takes everything."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def send(self, data: bytes) -> None:
+        self.data += data
+
+    def pending_bytes(self) -> int:
+        return 0
+
+    async def drain(self) -> None:
+        return None
+
+    def close(self) -> None:
+        return None
+
+
+async def executing(server: Server, level: str) -> int:
+    text = (await server.call("GET", "/metrics"))[1]
+    head = f'apiserver_flowcontrol_current_executing_seats{{priority_level="{level}"}} '
+    return int(next(line for line in text.splitlines() if line.startswith(head)).removeprefix(head))
+
+
+async def test_a_watch_holds_its_seat_until_its_state_is_sent_and_never_longer() -> None:
+    async with running_server() as server:
+        path = "/api/v1/namespaces/default/configmaps"
+        for number in range(450):
+            await server.made(path, {"metadata": {"name": f"m{number}"}})
+        bind = {
+            "metadata": {"name": "eve"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+            "subjects": [{"kind": "User", "name": "eve"}],
+        }
+        await server.made("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", bind)
+        dropped = await server.answer("GET", f"{path}?watch=1", user="eve")
+        assert await executing(server, "global-default") == 1
+        del dropped  # its client was gone before the first byte
+        assert await executing(server, "global-default") == 0
+        watch = await server.answer("GET", f"{path}?watch=1", user="eve")
+        assert isinstance(watch, Stream)
+        sink = Taken()
+        stop = watch.start(sink)
+        assert await executing(server, "global-default") == 1
+
+        async def opened() -> bool:
+            return await executing(server, "global-default") == 0
+
+        await until(opened)
+        assert sink.data.count(b'"ADDED"') == 450
+        stop()
+        assert await executing(server, "global-default") == 0

@@ -9,6 +9,8 @@ The server's seats are upstream's: 400 for reading and 200 for writing together.
 the processor: one event loop does one thing at a time.
 
 Spec: Kubernetes documentation, "API Priority and Fairness"; API server flags "--max-requests-inflight".
+DIFFERS: a write takes one seat however many watch what it changes: in one event loop they are told before the next
+request is looked at, so that seats held for it would bound nothing.
 """
 
 from __future__ import annotations

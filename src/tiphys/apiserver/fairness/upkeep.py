@@ -104,8 +104,9 @@ class Upkeep:
         self._gate = gate
         self._tables = {"prioritylevelconfigurations": LEVELS, "flowschemas": SCHEMAS}
 
-    async def run(self) -> None:
-        """Keep up for ever."""
+    async def run(self, delay_s: float = 0.0) -> None:
+        """Keep up for ever. `delay_s`: a start has more urgent things to do; the mandatory rules stand without objects."""
+        await asyncio.sleep(delay_s)
         while True:
             self._gate.changed.clear()
             await self.sync()
