@@ -18,6 +18,10 @@ from tiphys.wire.http_client import StreamedAnswer
 from tiphys.wire.message import Answer, Request, Response
 
 HEAD_TIMEOUT_S = 30.0
+ADDRESS_TYPES = ("InternalIP", "ExternalIP", "Hostname", "InternalDNS", "ExternalDNS")
+"""Which of a node's addresses is taken: the first of these."""
+KUBELET_PORT = 10250
+"""Of a node that does not tell another."""
 
 
 class KubeletDialer(Backends):
@@ -32,13 +36,14 @@ class KubeletDialer(Backends):
         self._unverified: ssl.SSLContext | None = None
 
     def kubelet(self, node: JsonObject) -> Target:
-        """Return the target of a node's kubelet. Raises ApiError when the node tells no address."""
+        """Return the target of a node's kubelet. Raises ApiError when the node tells no address: it has not registered
+        itself yet."""
         status, name = node.get("status") or {}, node["metadata"]["name"]
         addresses = {a.get("type"): a.get("address", "") for a in status.get("addresses") or ()}
-        address = addresses.get("InternalIP") or addresses.get("ExternalIP") or addresses.get("Hostname") or ""
-        port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port") or 0
-        if not address or not port:
-            raise internal(f"node {name} tells no address of its kubelet; wait until it has registered itself")
+        address = next((addresses[kind] for kind in ADDRESS_TYPES if addresses.get(kind)), "")
+        port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port") or KUBELET_PORT
+        if not address:
+            raise internal("no preferred addresses found; known addresses: []")
         return Target(address, port, self._tls, name)
 
     def insecure(self, target: Target) -> Target:

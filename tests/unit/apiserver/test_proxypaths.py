@@ -245,3 +245,15 @@ def test_only_links_of_a_page_change() -> None:
     )
     assert rewrite_body(LINKS, page.encode(), "") == wanted.encode()
     assert rewrite_body(LINKS, b"anything", "br") is None
+
+
+async def test_a_node_that_is_gone_or_tells_no_address(server: Front) -> None:
+    pods = "/api/v1/namespaces/default/pods"
+    spec = {"nodeName": "lost", "containers": [{"name": "c", "image": "none"}]}
+    await server.make(pods, {"metadata": {"name": "web"}, "spec": spec})
+    status, _, answer = await server.ask("GET", f"{pods}/web/log")
+    assert (status, answer["message"]) == (404, 'nodes "lost" not found')
+    await server.make("/api/v1/nodes", {"metadata": {"name": "lost"}})
+    status, _, answer = await server.ask("GET", f"{pods}/web/log")
+    message = "Internal error occurred: no preferred addresses found; known addresses: []"
+    assert (status, answer["message"]) == (500, message)

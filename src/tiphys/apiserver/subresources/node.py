@@ -20,7 +20,7 @@ from tiphys.apiserver.pipeline import Authorizer, denial
 from tiphys.apiserver.resources import Call, SubresourceHandler, require
 from tiphys.apiserver.subresources.log import is_set, log_query
 from tiphys.apiserver.subresources.proxy import proxy_handlers
-from tiphys.base.errors import bad_request, internal, method_not_allowed, service_unavailable
+from tiphys.base.errors import bad_request, method_not_allowed, not_found, service_unavailable
 from tiphys.wire.message import Answer, Response
 
 CREATE_FROM = (1, 35)
@@ -126,7 +126,7 @@ def _node(call: Call, pod: JsonObject) -> JsonObject | None:
     assert nodes is not None
     current = call.registry.current(nodes, "", name)
     if current is None:
-        raise internal(f'node "{name}" of pod {pod["metadata"]["name"]} is not in the cluster any more')
+        raise not_found("", "nodes", name)
     return current.obj
 
 
