@@ -249,7 +249,7 @@ class Reads:
         `obj` carries its resourceVersion. Bytes are the canonical JSON as the registry returns it (`Written.body`): in
         the storage version, or for a custom kind in its own; a dict may be in any served version and is converted to `kind.version`.
         """
-        accept = accepted_form(request.headers.get("accept", ""), custom=kind.custom, tables=not kind.virtual)
+        accept = accepted_form(request.headers.get("accept", ""), custom=kind.custom, tables=has_table(kind))
         same = kind.conversion is not None or kind.storage_api_version == kind.api_version
         if isinstance(obj, bytes) and accept.target == PLAIN and accept.media not in BINARY and same:
             return _answer(obj, accept, status, request)
@@ -326,6 +326,11 @@ class Reads:
                 return
             for fanout in list(self._fanouts.values()):
                 await fanout.send_bookmarks()
+
+
+def has_table(kind: Kind) -> bool:
+    """Tell whether objects of a kind can be shown as a table: reviews and the like cannot, a Scale can."""
+    return not kind.virtual or bool(kind.columns)
 
 
 def wants_indent(request: Request) -> bool:

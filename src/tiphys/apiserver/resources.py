@@ -32,7 +32,7 @@ from tiphys.apiserver.deletion import DeleteOptions, parse_delete_options
 from tiphys.apiserver.negotiation import accepted_form
 from tiphys.apiserver.patching import APPLY_PATCH, make_apply, make_patch
 from tiphys.apiserver.presenting import present
-from tiphys.apiserver.reads import Reads
+from tiphys.apiserver.reads import Reads, has_table
 from tiphys.apiserver.registry import Combine, Make, Registry, WriteContext, Written, take_status
 from tiphys.apiserver.requestinfo import RequestInfo
 from tiphys.apiserver.user import User
@@ -79,7 +79,7 @@ class Call(msgspec.Struct, frozen=True, eq=False):
         """Return the write context that the request's parameters ask for. Raises ApiError, for an answer that the
         client would not accept as well: nothing is written then."""
         kind, accept = self.kind, self.request.headers.get("accept", "")
-        accepted_form(accept, custom=kind.custom and subresource != "scale", tables=not kind.virtual)
+        accepted_form(accept, custom=kind.custom and subresource != "scale", tables=has_table(kind))
         return WriteContext(
             self.user,
             dry_run_of(self.request),

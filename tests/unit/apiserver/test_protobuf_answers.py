@@ -218,6 +218,19 @@ async def test_tables_stay_json(server: Server) -> None:
     )
 
 
+async def test_kinds_without_columns_skip_tables(server: Server) -> None:
+    table = "application/json;as=Table;v=v1;g=meta.k8s.io"
+    path, review = "/apis/authentication.k8s.io/v1/selfsubjectreviews", {"metadata": {}}
+    assert (await ask(server, path, "POST", review, accept=table)).status == 406
+    answer = await ask(server, path, "POST", review, accept=f"{table},application/json")
+    assert orjson.loads(answer.body_bytes())["kind"] == "SelfSubjectReview"
+    spec = {"selector": {"a": "b"}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod("x")["spec"]}}
+    controllers = "/api/v1/namespaces/default/replicationcontrollers"
+    await server.made(controllers, {"metadata": {"name": "r"}, "spec": spec})
+    scale = orjson.loads((await ask(server, f"{controllers}/r/scale", accept=table)).body_bytes())
+    assert [column["name"] for column in scale["columnDefinitions"]] == ["Name", "Desired", "Available", "Age"]
+
+
 async def test_kinds_that_are_stored_in_another_version(server: Server) -> None:
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
     scaler = {
