@@ -408,3 +408,45 @@ async def test_a_stored_policy_that_no_longer_compiles_is_refused_by_its_failure
 
 async def rewrite(server: Server, store: MemoryStore, key: str, value: bytes) -> None:
     await server.assembled.cache.wait_for(await store.commit([Operation(key, value)]))
+
+
+DEAR = "'0123456789'.split('').all(a, '0123456789'.split('').all(b, a + b != ''))"
+SPENT = "validation failed due to running out of cost budget, no further validation rules will be run"
+
+
+async def test_validations_share_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiphys.apiserver.policies.validating.POLICY_LIMIT", 5_000)
+    merge = {"content_type": "application/merge-patch+json"}
+    async with running_server() as server:
+        await server.made(VALIDATING, validating("p", *[f"{DEAR} || {number} == 0" for number in range(9)]))
+        await server.made(VALIDATING_BINDINGS, binding())
+        assert await refusal(server) == SPENT
+        await server.call("PATCH", f"{VALIDATING}/p", {"spec": {"failurePolicy": "Ignore"}}, **merge)
+        assert await refusal(server) == ""
+
+
+async def test_messages_are_paid_from_what_validations_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiphys.apiserver.policies.validating.POLICY_LIMIT", 300)
+    async with running_server() as server:
+        policy = validating("p", {"expression": "object.data.k == 'v'", "messageExpression": f"string({DEAR})"})
+        await server.made(VALIDATING, policy)
+        await server.made(VALIDATING_BINDINGS, binding())
+        assert await refusal(server) == ""
+        assert await refusal(server, config_map(k="w")) == f"failed messageExpression: {SPENT}"
+
+
+async def test_match_conditions_have_a_budget_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiphys.apiserver.policies.conditions.MATCH_CONDITIONS_LIMIT", 300)
+    conditions = [{"name": "dear", "expression": DEAR}]
+    async with running_server() as server:
+        await server.made(VALIDATING, validating("p", "true", matchConditions=conditions))
+        await server.made(VALIDATING_BINDINGS, binding())
+        assert await refusal(server) == SPENT
+
+
+async def test_a_mutation_has_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiphys.apiserver.policies.mutating.POLICY_LIMIT", 300)
+    async with running_server() as server:
+        await server.made(MUTATING, mutating("m", f"Object{{data: {{'x': string({DEAR})}}}}"))
+        await server.made(MUTATING_BINDINGS, binding("m", "bm", []))
+        assert await refusal(server) == SPENT

@@ -63,15 +63,15 @@ class Binding:
 class Policy(Generic[C]):
     """A policy with its bindings. `compiled` is made when first asked for."""
 
-    __slots__ = ("_compile", "_compiled", "bindings", "fail", "matching", "name", "param_kind", "revision", "spec")
+    __slots__ = ("_compile", "_compiled", "_spec", "bindings", "fail", "matching", "name", "param_kind", "revision")
 
     def __init__(self, cached: CachedObject, compile_spec: Callable[[JsonObject], C]) -> None:
-        self.spec: JsonObject = cached.decode().get("spec") or {}
+        self._spec = spec = cached.decode().get("spec") or {}
         self.name = cached.name
         self.revision = cached.revision
-        self.matching = parse_matching(self.spec.get("matchConstraints"))
-        self.param_kind: JsonObject | None = self.spec.get("paramKind")
-        self.fail = self.spec.get("failurePolicy") != "Ignore"
+        self.matching = parse_matching(spec.get("matchConstraints"))
+        self.param_kind: JsonObject | None = spec.get("paramKind")
+        self.fail = spec.get("failurePolicy") != "Ignore"
         self.bindings: Sequence[Binding] = ()
         self._compile = compile_spec
         self._compiled: C | None = None
@@ -79,7 +79,8 @@ class Policy(Generic[C]):
     @property
     def compiled(self) -> C:
         if self._compiled is None:
-            self._compiled = self._compile(self.spec)
+            self._compiled = self._compile(self._spec)
+            self._spec = {}
         return self._compiled
 
 
