@@ -141,6 +141,7 @@ class Assembled:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.reads.close()
+        self.registry.heavy.close()
         await self.cache.stop()
         await self.webhooks.close()
         await self.aggregator.close()

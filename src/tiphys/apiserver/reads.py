@@ -271,10 +271,11 @@ class Reads:
         return sum(fanout.count() for fanout in self._fanouts.values())
 
     def close(self) -> None:
-        """End all watches. Idempotent."""
+        """End all watches, and let the thread for large objects go. Idempotent."""
         if self._bookmarks is not None:
             self._bookmarks.cancel()
             self._bookmarks = None
+        self._heavy.close()
         for fanout in self._fanouts.values():
             fanout.close_all()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tiphys.apiserver import ordered
@@ -17,6 +17,7 @@ def obj(key: str, revision: int = 1) -> CachedObject:
     return CachedObject(key, "", key, b'{"metadata":{}}', revision)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(CHANGES, KEYS, KEYS, st.integers(0, 5), st.booleans())
 def test_any_part_is_that_of_a_sorted_dict(
     changes: list[tuple[str, bool]], start: str, end: str, limit: int, behind: bool
