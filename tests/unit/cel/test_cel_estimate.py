@@ -7,7 +7,7 @@ import pytest
 from tiphys.cel import types
 from tiphys.cel.cost import COST_MAXIMUM, CostRange
 from tiphys.cel.environment import Environment
-from tiphys.cel.types import BOOL, BYTES, DURATION, INT, STRING, TIMESTAMP, ObjectType, Type, list_of, map_of
+from tiphys.cel.types import BOOL, BYTES, DOUBLE, DURATION, INT, STRING, TIMESTAMP, ObjectType, Type, list_of, map_of
 
 OBJECT = ObjectType("object", {"count": INT, "name": STRING})
 OBJECTS = list_of(OBJECT)
@@ -84,6 +84,59 @@ CASES: list[Case] = [
     ("string(one) == string(two)", {"one": TIMESTAMP, "two": TIMESTAMP}, {}, (5, 1844674407370955268)),
     ("one == two", {"one": TIMESTAMP, "two": TIMESTAMP}, {}, (3, 3)),
     ("one != two", {"one": DURATION, "two": DURATION}, {}, (3, 3)),
+    (
+        "([x, y] + one + two).size()",
+        {"x": INT, "y": INT, "one": list_of(INT), "two": list_of(INT)},
+        {"one": 10, "two": 20},
+        (17, 17),
+    ),
+    (
+        "[one, two].exists(l, l.exists(v, v.startsWith('hi')))",
+        {"one": list_of(STRING), "two": list_of(STRING)},
+        {"one": 10, "one.@items": 64, "two": 20, "two.@items": 128},
+        (21, 265),
+    ),
+    ("[1,2,3,4,5].filter(x, x % 2 == 0)", {}, {}, (41, 101)),
+    ("[1,2,3,4,5].map(x, x)", {}, {}, (86, 86)),
+    ("[1,2,3,4,5].map(x, x).filter(x, x % 2 == 0)", {}, {}, (117, 177)),
+    ("[1,2,3,4,5].map(x, x).exists(x, x == 5) == true", {}, {}, (108, 118)),
+    ("[1,2,3,4,5].map(x, x).map(x, x)", {}, {}, (162, 162)),
+    ("[1,2,3,4,5].map(x, x)[4]", {}, {}, (87, 87)),
+    ("[[1,2],[1,2],[1,2],[1,2],[1,2]][4]", {}, {}, (61, 61)),
+    ("{'a': [1,2], 'b': [1,2], 'c': [1,2], 'd': [1,2], 'e': [1,2]}.b", {}, {}, (81, 81)),
+    ("[[1, 1], [2, 2], [3, 3], [4, 4], [5, 5]].all(y, y.all(y, y == 1))", {}, {}, (76, 136)),
+    ("[1,2,3,4,5].map(x, [x, x]).all(y, y.all(y, y == 1))", {}, {}, (157, 217)),
+    (
+        "['a', 'ab', 'abc', 'abcd', 'abcde'].map(x, [x, x]).all(y, y.all(y, y.startsWith('a')))",
+        {},
+        {},
+        (157, 217),
+    ),
+    (
+        "input.map(x, [x, x]).all(y, y.all(y, y.startsWith('a')))",
+        {"input": list_of(STRING)},
+        {"input": 5, "input.@items": 10},
+        (13, 208),
+    ),
+    ("[1,2,3,4,5].map(x, x).map(x, x) + [1]", {}, {}, (173, 173)),
+    ("[1,2,3].all(i, i in [1,2,3].map(j, j + j))", {}, {}, (20, 230)),
+    ("dyn([1,2,3]).all(i, i in dyn([1,2,3]).map(j, j + j))", {}, {}, (21, 234)),
+    ("{'hello': 'hi'}['hello'] != {'hello': 'bye'}['hello']", {}, {}, (63, 63)),
+    ("['hello', 'hi'][0] != ['hello', 'bye'][1]", {}, {}, (23, 23)),
+    ("type(1)", {}, {}, (1, 1)),
+    ("type(self.one)", {"self": map_of(STRING, INT)}, {}, (3, 3)),
+    ("type(self.one) == int", {"self": map_of(STRING, INT)}, {}, (5, 1844674407370955268)),
+    ("type(1) == int", {}, {}, (3, 1844674407370955266)),
+    ("self.one == 1.0", {"self.one": DOUBLE}, {}, (2, 2)),
+    ("self.one == 1.0", {"self": map_of(STRING, DOUBLE)}, {}, (3, 3)),
+    (
+        "self.one == timestamp('2011-08-18T00:00:00.000+01:00') + duration('19h3m37s10ms')",
+        {"self": map_of(STRING, TIMESTAMP)},
+        {},
+        (6, 6),
+    ),
+    ("self.one != self.two", {"self": map_of(STRING, BOOL)}, {}, (5, 5)),
+    ("self.one != true", {"self": map_of(STRING, BOOL)}, {}, (3, 3)),
 ]
 
 
