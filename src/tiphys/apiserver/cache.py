@@ -36,6 +36,8 @@ HELD_FACTOR = 8
 """How many times more than that is kept while a watch is sent its first state."""
 HISTORY_REVISIONS = 20_000
 """How far back the rings are filled from the store's history at start."""
+LOADED_A_TURN = 2_000
+"""Objects that are taken in in one turn of the loop when everything is read anew."""
 RETRY_S = 1.0
 """Pause after the store failed to read, before listing again."""
 
@@ -158,14 +160,14 @@ class ResourceCache:
         self._put(short, self._object(key, value, revision), new=True)
         self.changed_at = max(self.changed_at, revision)
 
-    def reset(self, revision: int) -> None:
-        """Forget everything; the caller loads the objects of `revision` and then calls `on_reset`."""
-        self._objects.clear()
-        self._namespaces.clear()
-        self._ordered.clear()
+    def replace(self, fresh: ResourceCache | None, revision: int) -> None:
+        """Take the objects of another record in place of what is here (None: none), and forget all events. History is
+        followed from `revision`; the caller then calls `on_reset`."""
+        fresh = fresh or ResourceCache(self.prefix, revision)
+        self._objects, self._ordered, self._namespaces = fresh._objects, fresh._ordered, fresh._namespaces
         self._ring.clear()
         self._ring_weight = 0
-        self.oldest = self.changed_at = revision
+        self.oldest, self.changed_at = revision, max(fresh.changed_at, revision)
 
     def _object(self, key: str, value: bytes, revision: int) -> CachedObject:
         namespace, _, name = key[len(self.prefix) :].rpartition("/")
@@ -267,16 +269,25 @@ class WatchCache:
             await self.wait_for(current, timeout_s)
 
     async def _load(self, history_revisions: int) -> int:
-        """Take in the newest state; return the revision after which history is to be followed."""
+        """Take in the newest state; return the revision after which history is to be followed.
+
+        It is made beside the old one, which is read meanwhile, and takes its place in one turn of the loop."""
         page = await self._store.list(REGISTRY)
         start = max(self._store.compacted_revision(), page.revision - history_revisions, FIRST_REVISION)
+        fresh: dict[str, ResourceCache] = {}
+        for number, entry in enumerate(page.entries, 1):
+            prefix = prefix_of(entry.key)
+            resource = fresh.get(prefix)
+            if resource is None:
+                resource = fresh[prefix] = ResourceCache(prefix, start)
+            resource.load(entry.key, entry.value, entry.revision)
+            if number % LOADED_A_TURN == 0:
+                await asyncio.sleep(0)
         self._history_start = start
-        for resource in self._resources.values():
-            resource.reset(start)
-        for entry in page.entries:
-            self.resource(prefix_of(entry.key)).load(entry.key, entry.value, entry.revision)
-        for resource in self._resources.values():
-            resource.changed_at = max(resource.changed_at, start)
+        for prefix in fresh:
+            self.resource(prefix)
+        for prefix, resource in self._resources.items():
+            resource.replace(fresh.get(prefix), start)
         self._loaded = self._revision = page.revision
         return start
 
