@@ -34,9 +34,7 @@ def mutating(name: str = "p", *expressions: str, **spec: Any) -> dict[str, Any]:
     for text in expressions:
         is_patch = text.lstrip().startswith("[") or "JSONPatch" in text
         field = "jsonPatch" if is_patch else "applyConfiguration"
-        mutations.append(
-            {"patchType": "JSONPatch" if is_patch else "ApplyConfiguration", field: {"expression": text}}
-        )
+        mutations.append({"patchType": "JSONPatch" if is_patch else "ApplyConfiguration", field: {"expression": text}})
     whole = {
         "matchConstraints": {"resourceRules": [rule()]},
         "mutations": mutations,
