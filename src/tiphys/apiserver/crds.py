@@ -60,6 +60,7 @@ class CustomResources:
     async def load(self) -> None:
         """Serve what is established already, and listen from now on."""
         self._definitions.listeners.add(self._on_events)
+        self._definitions.on_reset.add(self._on_reset)
         for cached in self._definitions.objects():
             self._serve(cached.decode())
             self._dirty[cached.name] = None
@@ -97,6 +98,15 @@ class CustomResources:
             else:
                 self._serve(cached.decode())
                 self._mark(name)
+
+    def _on_reset(self) -> None:
+        """Look at everything anew: the cache lost events."""
+        for name in list(self._served):
+            if self._definitions.get("", name) is None:
+                self._withdraw(name)
+        for cached in self._definitions.objects():
+            self._serve(cached.decode())
+            self._mark(cached.name)
 
     async def _settle(self, name: str) -> None:
         cached = self._definitions.get("", name)

@@ -13,6 +13,7 @@ from assembled_server import Server, running_server
 from conversionworld import DEFINITION, DEFINITIONS, GROUP, THINGS, THINGS_V2, Conversions, definition
 from webhook_server import serving
 
+from tiphys.store.interface import Operation
 from tiphys.wire.message import Stream
 
 MERGE = "application/merge-patch+json"
@@ -356,3 +357,19 @@ async def test_defaults_of_a_new_schema_show_on_objects_stored_before() -> None:
         assert answer["b"] == "y"
         (entry,) = (await server.store.list(f"/registry/{GROUP}/things/")).entries
         assert orjson.loads(entry.value)["b"] == "y"
+
+
+async def test_definitions_that_changed_while_events_were_lost_are_looked_at_anew() -> None:
+    async with running_server() as server:
+        await server.made(DEFINITIONS, definition("v1"))
+        await served(server)
+        cache = server.assembled.cache
+        definitions = cache.resource("/registry/apiextensions.k8s.io/customresourcedefinitions/")
+        definitions.listeners.clear()  # as if the events of the next write were lost
+        (entry,) = (await server.store.list(definitions.prefix)).entries
+        await server.store.commit([Operation(entry.key, None)])
+        await cache.refresh()
+        assert (await server.call("GET", THINGS))[0] == 200
+        for restart in list(definitions.on_reset):
+            restart()
+        assert (await server.call("GET", THINGS))[0] == 404
