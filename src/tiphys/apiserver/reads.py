@@ -113,6 +113,8 @@ class Reads:
             raise not_found(kind.group, kind.plural, name)
         if kind.conversion is not None:
             await self._converter.prepare(kind, (obj,))
+        if form.media in BINARY and len(obj.value) > rendering.slice_bytes:
+            return Response(200, await self._heavy.run(len(obj.value), rendering.single, obj), form.media)
         if len(obj.value) >= HEAVY_BYTES and (form.media == YAML or wants_indent(request)):
             return await self._heavy.run(len(obj.value), _answer, rendering.single(obj), form, 200, request)
         return _answer(rendering.single(obj), form, 200, request)

@@ -145,6 +145,18 @@ async def test_get_says_what_json_says(server: Server) -> None:
     assert read(await ask(server, f"{PODS}/a")) == whole
 
 
+async def test_large_objects_are_encoded_beside_the_loop(server: Server) -> None:
+    properties = {f"p{number}": {"type": "string", "description": "d" * 500} for number in range(700)}
+    schema = {"openAPIV3Schema": {"type": "object", "properties": properties}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": schema}
+    names = {"plural": "larges", "kind": "Large", "listKind": "LargeList", "singular": "large"}
+    spec = {"group": "example.com", "scope": "Cluster", "names": names, "versions": [version]}
+    await server.made(DEFINITIONS, {"metadata": {"name": "larges.example.com"}, "spec": spec})
+    told = read(await ask(server, f"{DEFINITIONS}/larges.example.com"))
+    assert told["spec"]["versions"] == [version]
+    assert server.assembled.reads._heavy._executor is not None
+
+
 async def test_every_list_says_what_json_says(server: Server) -> None:
     await server.made(PODS, pod("a", app="web"))
     for kind in server.assembled.kinds.all():
@@ -439,8 +451,10 @@ async def test_custom_resources_have_no_protobuf_but_their_metadata_has(server: 
     schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
     version = {"name": "v1", "served": True, "storage": True, "schema": schema}
     spec = {"group": "example.com", "scope": "Namespaced", "names": names, "versions": [version]}
-    made = await ask(server, DEFINITIONS, "POST", {"metadata": {"name": "widgets.example.com"}, "spec": spec})
-    assert read(made)["spec"]["versions"][0]["schema"] == schema
+    head = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
+    definition = encode_object({**head, "metadata": {"name": "widgets.example.com"}, "spec": spec})
+    made = await ask(server, DEFINITIONS, "POST", definition, content_type=PROTOBUF)
+    assert made.status == 201 and read(made)["spec"]["versions"][0]["schema"] == schema
     for _ in range(200):
         if server.assembled.kinds.resource("example.com", "v1", "widgets") is not None:
             break
