@@ -16,10 +16,10 @@ import asyncio
 import ssl
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import orjson
 
 from tiphys.api.causes import go_quote
@@ -51,8 +51,7 @@ class CallFailed(TiphysError):
     """It did not answer in time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True):
     """Where a call goes: candidates to dial, and the name that the certificate and the Host header carry."""
 
     addresses: Sequence[Address]
