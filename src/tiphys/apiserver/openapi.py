@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _V2_PROTOBUF_ASKED = (V2_PROTOBUF, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")
+V3_PROTOBUF = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
+_V3_PROTOBUF_ASKED = (V3_PROTOBUF, "application/com.github.proto-openapi.spec.v3@v1.0+protobuf")
 """Clients ask with an `@`, which is no valid media type: they get the valid one and refuse the other."""
 
 Document = dict[str, Any]
@@ -77,7 +79,10 @@ class OpenApi:
         if path.startswith("openapi/v3/"):
             group_path = path.removeprefix("openapi/v3/")
             group, version = _parse_group_path(group_path)
-            return version is None or self._known_group(group_path, self._sorted_of(group, version)) is not None
+            if version is None:
+                return True
+            known = self._known_group(group_path, self._sorted_of(group, version)) is not None
+            return known and "protobuf" not in request.headers.get("accept", "")
         if self._revision != self._current() or path not in self._entries:
             return False
         return "protobuf" not in request.headers.get("accept", "") or "openapi/v2.pb" in self._entries
@@ -109,6 +114,9 @@ class OpenApi:
         return self._kinds.revision, 0 if self._remote is None else self._remote.revision
 
     def _v3(self, request: Request, path: str, group: str, version: str) -> Response:
+        wanted = _first_of(request, _V3_PROTOBUF_ASKED)
+        if not wanted:
+            return Response(406, b"", "", [("Vary", "Accept")])
         entry = self._group_entry(path, group, version)
         asked = request.param("hash")
         if asked and asked != entry.hash:
@@ -116,12 +124,19 @@ class OpenApi:
             return Response(301, b"", JSON, [("Location", location), ("Vary", "Accept")])
         # what is asked for by its hash never changes
         headers = [("Cache-Control", "public, immutable, max-age=31536000")] if asked else []
-        return _respond(request, entry, headers)
+        if wanted == JSON:
+            return _respond(request, entry, headers)
+        from tiphys.apiserver.openapiprotobufv3 import encode_v3
+
+        packed = _Entry(encode_v3(orjson.loads(entry.body)), entry.hash)
+        return _respond(request, packed, headers, V3_PROTOBUF)
 
     def _v2(self, request: Request) -> Response:
         entry = self._entry("openapi/v2", self._whole_document)
-        accept = request.headers.get("accept", "")
-        if not any(media_type in accept for media_type in _V2_PROTOBUF_ASKED):
+        wanted = _first_of(request, _V2_PROTOBUF_ASKED)
+        if not wanted:
+            return Response(406, b"", "", [("Vary", "Accept")])
+        if wanted == JSON:
             return _respond(request, entry)
         from tiphys.apiserver.openapiprotobuf import encode_v2
 
@@ -238,6 +253,18 @@ def _parse_group_path(path: str) -> tuple[str, str | None]:
     if len(parts) == 3 and parts[0] == "apis":
         return parts[1], parts[2]
     return "", None
+
+
+def _first_of(request: Request, others: Iterable[str] = ()) -> str:
+    """Return the media type that the client prefers of JSON and `others`, "" if it takes none of them."""
+    offered = {"*/*": JSON, "application/*": JSON, JSON: JSON, **{each: each for each in others}}
+    clauses: list[tuple[float, str]] = []
+    for clause in (request.headers.get("accept") or "*/*").split(","):
+        media_type, *parameters = (word.strip() for word in clause.split(";"))
+        quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        clauses.append((float(quality) if quality.replace(".", "", 1).isdigit() else 0.0, media_type))
+    clauses.sort(key=lambda clause: -clause[0])
+    return next((offered[media_type] for quality, media_type in clauses if media_type in offered and quality), "")
 
 
 def _respond(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from tiphys.api.kind import Kind, Kinds
 from tiphys.api.kinds import builtin_kinds
 from tiphys.apiserver.openapi import V2_PROTOBUF, OpenApi
 from tiphys.apiserver.openapiprotobuf import encode_v2
+from tiphys.apiserver.openapiprotobufv3 import encode_v3
 from tiphys.base.errors import ApiError
 from tiphys.wire.message import Request
 
@@ -198,3 +200,93 @@ def test_documents_of_older_versions_are_whole_too(minor: int) -> None:
         assert kind.definition in document["definitions"]
         if "list" in kind.verbs:
             assert f"{kind.definition}List" in document["definitions"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("text/html, application/*;q=0.5", "application/json"),
+        ("application/com.github.proto-openapi.spec.v2@v1.0+protobuf", V2_PROTOBUF),
+        ("application/json, application/com.github.proto-openapi.spec.v2@v1.0+protobuf", "application/json"),
+        ("application/json;q=0.1, application/com.github.proto-openapi.spec.v2.v1.0+protobuf", V2_PROTOBUF),
+        ("text/html", ""),
+    ],
+)
+def test_the_form_is_the_first_that_the_client_takes(server: OpenApi, accept: str, content_type: str) -> None:
+    answer = server.answer(Request("GET", "/openapi/v2", headers={"accept": accept} if accept else {}))
+    assert (answer.status, answer.content_type) == (200 if content_type else 406, content_type)
+
+
+def fields(data: bytes) -> list[tuple[int, Any]]:
+    """Return the fields of a protobuf message: number and value, bytes for what has a length."""
+    found: list[tuple[int, Any]] = []
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(data):
+        tag = varint()
+        if tag & 7 == 0:
+            found.append((tag >> 3, varint()))
+        elif tag & 7 == 1:
+            found.append((tag >> 3, struct.unpack("<d", data[at : at + 8])[0]))
+            at += 8
+        else:
+            assert tag & 7 == 2, f"wire type {tag & 7}"
+            size = varint()
+            found.append((tag >> 3, data[at : at + size]))
+            at += size
+    return found
+
+
+def only(data: bytes, *numbers: int) -> bytes:
+    """Return the one field at a path of numbers."""
+    for number in numbers:
+        (data,) = [value for field, value in fields(data) if field == number]
+    return data
+
+
+V3_ASKED = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf"
+
+
+@pytest.mark.parametrize("path", ["api/v1", "apis/apps/v1", "apis/apiextensions.k8s.io/v1"])
+def test_v3_in_protobuf_has_every_path_and_schema(server: OpenApi, path: str) -> None:
+    told = orjson.loads(server.answer(Request("GET", f"/openapi/v3/{path}")).body_bytes())
+    request = Request("GET", f"/openapi/v3/{path}", headers={"accept": V3_ASKED})
+    assert not server.is_at_hand(request), "it is made in a thread"
+    answer = server.answer(request)
+    assert answer.content_type == "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
+    document = answer.body_bytes()
+    assert only(document, 1) == b"3.0.0"
+    paths = {only(value, 1).decode() for field, value in fields(only(document, 4)) if field == 1}
+    schemas = {only(v, 1).decode(): v for field, v in fields(only(document, 5, 1)) if field == 1}
+    assert paths == set(told["paths"])
+    assert schemas.keys() == told["components"]["schemas"].keys()
+
+
+def test_v3_protobuf_of_a_small_document_can_be_read_back() -> None:
+    document = {
+        "openapi": "3.0.0",
+        "info": {"title": "t", "version": "v"},
+        "paths": {"/p": {"post": {"requestBody": {"content": {"a/b": {"schema": {"$ref": "#/x"}}}, "required": True}}}},
+        "components": {"schemas": {"A": {"type": "object", "maximum": 1.5, "minLength": 3, "default": {}, "x-y": [1]}}},
+    }
+    data = encode_v3(document)
+    body = only(data, 4, 1, 2, 6, 7, 1)
+    assert only(body, 3) == 1
+    assert only(body, 2, 1, 1) == b"a/b"
+    assert only(body, 2, 1, 2, 1, 2, 1) == b"#/x", "a reference, not a schema"
+    schema = only(data, 5, 1, 1, 2, 1)
+    assert fields(schema) == [(25, b"object"), (11, 1.5), (16, 3), (33, b""), (36, only(schema, 36))]
+    assert (only(schema, 36, 1), only(schema, 36, 2, 2)) == (b"x-y", b"[1]")
