@@ -8,9 +8,14 @@ from collections.abc import Awaitable, Callable
 import pytest
 from assembled_server import Server, running_server
 
+from tiphys.apiserver.fairness.gate import NoSeats
+from tiphys.apiserver.fairness.inflight import InFlight
+from tiphys.apiserver.requestinfo import RequestInfo
+from tiphys.apiserver.user import User
+from tiphys.base.clock import ManualClock
 from tiphys.store.interface import Operation
 from tiphys.store.memory import MemoryStore
-from tiphys.wire.message import Response, Stream
+from tiphys.wire.message import Request, Response, Stream
 
 GROUP = "/apis/flowcontrol.apiserver.k8s.io/v1"
 SEATS = {"nominalConcurrencyShares": 1, "limitResponse": {"type": "Reject"}}
@@ -209,3 +214,50 @@ async def test_a_watch_holds_its_seat_until_its_state_is_sent_and_never_longer()
         assert sink.data.count(b'"ADDED"') == 450
         stop()
         assert await executing(server, "global-default") == 0
+
+
+async def test_a_write_that_takes_too_long_is_cut_off_and_gives_its_seat_back() -> None:
+    store = SlowStore()
+    async with running_server(store) as server:
+        await settled(server)
+        store.open.clear()
+        path = "/api/v1/namespaces/default/configmaps"
+        status, answer = await server.call("POST", f"{path}?timeout=20ms", {"metadata": {"name": "m"}})
+        assert (status, answer["reason"]) == (504, "Timeout")
+        assert answer["message"] == "Timeout: request did not complete within the allotted timeout"
+        assert await executing(server, "exempt") == 1  # the scrape itself
+        store.open.set()
+        assert (await server.call("GET", f"{path}/m"))[0] == 404
+        text = (await server.call("GET", "/metrics"))[1]
+        assert 'apiserver_request_timeouts_total{verb="POST"} 1' in text
+
+
+async def test_a_client_that_goes_away_gives_its_seat_back() -> None:
+    store = SlowStore()
+    async with running_server(store) as server:
+        await settled(server)
+        store.open.clear()
+        body = {"metadata": {"name": "m"}}
+        write = asyncio.create_task(server.call("POST", "/api/v1/namespaces/default/configmaps", body))
+        await asyncio.sleep(0)
+        assert await executing(server, "exempt") == 2
+        write.cancel()
+        await asyncio.gather(write, return_exceptions=True)
+        assert write.cancelled()
+        assert await executing(server, "exempt") == 1
+        store.open.set()
+
+
+async def test_without_fairness_reads_and_writes_are_limited_by_number_but_for_masters() -> None:
+    clock = ManualClock()
+    limit = InFlight(clock, reads=1, writes=0)
+    reading, writing = RequestInfo(True, "list", "/x"), RequestInfo(True, "create", "/x")
+    eve, root = User("eve"), User("root", ("system:masters",))
+    assert limit.flow_of(eve, reading).level.fits(1)
+    limit.flow_of(eve, reading).level.take(1)
+    assert not limit.flow_of(eve, reading).level.fits(1)
+    assert limit.flow_of(root, reading).level.fits(1)
+    assert limit.flow_of(eve, writing).level.fits(1)  # 0 is no limit
+    with pytest.raises(NoSeats) as caught:
+        await limit.wait(Request("GET", "/x"), limit.flow_of(eve, reading), eve, reading, 1)
+    assert caught.value.request_kind == "readOnly"
