@@ -58,7 +58,8 @@ class CachedObject(msgspec.Struct, eq=False, gc=False):
     """Values (without resourceVersion) by apiVersion, where a conversion or a newer schema makes another one; and the
     record of the kind that they were made for."""
     written: int = 0
-    """Revision at which the value was written: for a deletion's last object an earlier one than `revision`."""
+    """Revision at which the value was written (for a deletion's last object an earlier one than `revision`), or a later
+    one as of which it was seen to fit its definition."""
     _at: int = 0
     """Where the metadata's first field begins."""
     _metadata: _Metadata | None = None
@@ -157,7 +158,8 @@ def in_version(kind: Kind, obj: CachedObject) -> bytes | None:
     decoded["apiVersion"] = kind.api_version
     value = orjson.dumps(fitted(conversion, decoded))
     if value == obj.value:
-        value = obj.value
+        obj.written = conversion.since + 1
+        return obj.value
     obj.remember(kind, value)
     return value
 

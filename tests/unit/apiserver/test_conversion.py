@@ -373,3 +373,20 @@ async def test_definitions_that_changed_while_events_were_lost_are_looked_at_ane
         for restart in list(definitions.on_reset):
             restart()
         assert (await server.call("GET", THINGS))[0] == 404
+
+
+async def test_an_object_that_fits_a_newer_definition_costs_no_copy() -> None:
+    async with running_server() as server:
+        crd = definition("v1")
+        crd["spec"]["conversion"] = {"strategy": "None"}
+        await server.made(DEFINITIONS, crd)
+        await served(server)
+        made = await server.made(THINGS, thing("a", hostPort="x:1"))
+        crd = await server.named(DEFINITION)
+        crd["spec"]["versions"][0]["additionalPrinterColumns"] = [
+            {"name": "P", "type": "string", "jsonPath": ".hostPort"}
+        ]
+        assert (await server.call("PUT", DEFINITION, crd))[0] == 200
+        assert await server.named(f"{THINGS}/a") == made
+        cached = server.assembled.cache.resource(f"/registry/{GROUP}/things/").get("default", "a")
+        assert cached is not None and cached.renditions is None
