@@ -24,6 +24,7 @@ from tiphys.apiserver.authentication import RequestAuthenticator
 from tiphys.apiserver.bodyadmission import admitting_connections
 from tiphys.apiserver.bootstrap import Advertised, bootstrap
 from tiphys.apiserver.cache import ResourceCache, WatchCache
+from tiphys.apiserver.componentstatus import component_status_handler
 from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.conversionmetrics import ConversionMetrics
 from tiphys.apiserver.crds import CustomResources
@@ -174,7 +175,11 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
         ("serviceaccounts", "token"): token_handler(tokens, audiences),
         **admitting_connections(kubelet_handlers(config.dialer, authorizer)),
     }
-    virtual = {**review_handlers(authenticator, authorizer, rbac, audiences), ("", "bindings"): handle_binding}
+    virtual = {
+        **review_handlers(authenticator, authorizer, rbac, audiences),
+        ("", "bindings"): handle_binding,
+        ("", "componentstatuses"): component_status_handler(store),
+    }
     aggregator = Aggregator(registry, config.front_proxy, metrics)
     resources = Resources(kinds, registry, reads, subresources, virtual, aggregator)
     custom = CustomResources(registry, kinds, cache)

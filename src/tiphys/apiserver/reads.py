@@ -130,6 +130,13 @@ class Reads:
             return await self._list_answer(rendering, form, page.objects, metadata, request)
         return await self._whole_list(kind, page, rendering, (options.selection.key, rendering.key), request)
 
+    async def list_given(self, kind: Kind, objects: Sequence[JsonObject], request: Request) -> Answer:
+        """Answer with a list of objects that are not stored."""
+        accept = accepted_form(request.headers.get("accept", ""), collection=True, custom=kind.custom)
+        rendering, form = self._rendering(kind, request, accept)
+        metadata: JsonObject = {"resourceVersion": str(self._cache.revision())}
+        return await self._list_answer(rendering, form, [_detached(obj) for obj in objects], metadata, request)
+
     async def _page(self, options: ListOptions, rendering: Rendering) -> Selected:
         """Return the page that a list asks for, ready to be rendered."""
         kind, converter = options.selection.kind, self._converter

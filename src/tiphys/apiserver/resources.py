@@ -182,7 +182,7 @@ class Resources:
             return present(answer, request)
         if kind.virtual:
             handler = self._virtual.get((kind.group, kind.plural))
-            if handler is None or request.method != "POST":
+            if handler is None or info.verb not in kind.verbs:
                 raise method_not_allowed()
             answer = await handler(call)
             return present(answer, request) if isinstance(answer, Response) else answer

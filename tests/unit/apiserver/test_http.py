@@ -110,3 +110,15 @@ async def test_a_question_has_no_table() -> None:
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
         status, answer = await server.call("POST", path, body, headers=headers)
         assert (status, answer["reason"]) == (406, "NotAcceptable")
+
+
+async def test_the_store_tells_its_health_as_a_component() -> None:
+    async with running_server() as server:
+        listed = await server.named("/api/v1/componentstatuses")
+        assert [(c["metadata"]["name"], c["conditions"][0]["status"]) for c in listed["items"]] == [("etcd-0", "True")]
+        assert (await server.named("/api/v1/componentstatuses/etcd-0"))["kind"] == "ComponentStatus"
+        assert (await server.call("GET", "/api/v1/componentstatuses/gone"))[0] == 404
+        assert (await server.call("POST", "/api/v1/componentstatuses", {"metadata": {"name": "x"}}))[0] == 405
+        headers = {"accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+        table = (await server.call("GET", "/api/v1/componentstatuses", headers=headers))[1]
+        assert table["rows"][0]["cells"] == ["etcd-0", "Healthy", "ok", ""]
