@@ -9,7 +9,15 @@ import pytest
 
 from tiphys.api.kind import Kind, Kinds
 from tiphys.api.kinds import builtin_kinds
-from tiphys.apiserver.discovery import Discovery, has_etag, storage_version_hash, version_info, version_priority
+from tiphys.apiserver.aggregation.documents import RemoteVersion
+from tiphys.apiserver.discovery import (
+    Discovery,
+    group_versions,
+    has_etag,
+    storage_version_hash,
+    version_info,
+    version_priority,
+)
 from tiphys.base.errors import ApiError
 from tiphys.wire.message import Request
 
@@ -188,3 +196,19 @@ def test_groups_come_by_priority() -> None:
     names = [group["name"] for group in get(server, "/apis")["groups"]]
     in_order = ["discovery.k8s.io", "resource.k8s.io", "flowcontrol.apiserver.k8s.io", "storagemigration.k8s.io"]
     assert [name for name in names if name in in_order] == in_order
+
+
+def test_other_servers_stand_where_they_want_to_and_take_what_is_theirs() -> None:
+    _, kinds = discovery()
+    remote = [
+        RemoteVersion("first.example.com", "v1", 18_500, 10, (), True),
+        RemoteVersion("last.example.com", "v1beta1", 100, 10, (), True),
+        RemoteVersion("last.example.com", "v2", 100, 5, (), True),
+        RemoteVersion("apps", "v1", 17_800, 15, (), True),
+    ]
+    groups = group_versions(kinds.all(), remote)
+    names = list(groups)
+    assert names[:4] == ["apiregistration.k8s.io", "first.example.com", "", "apps"]
+    assert names[-1] == "last.example.com"
+    assert [each.version for each in groups["last.example.com"]] == ["v1beta1", "v2"], "by version priority"
+    assert groups["apps"][0].remote is remote[-1] and not groups["apps"][0].kinds
