@@ -193,13 +193,16 @@ def default_level(level: JsonObject) -> None:
     limited = spec.get("limited")
     if limited is None:
         return
-    fill(limited, "nominalConcurrencyShares", 30)
+    if str(level.get("apiVersion")).endswith(("/v1beta1", "/v1beta2")):
+        limited["assuredConcurrencyShares"] = limited.get("assuredConcurrencyShares") or 30
+    else:
+        fill(limited, "nominalConcurrencyShares", 30)
     fill(limited, "lendablePercent", 0)
     queuing = (limited.get("limitResponse") or {}).get("queuing")
-    if queuing is not None:
-        fill(queuing, "queues", 64)
-        fill(queuing, "handSize", 8)
-        fill(queuing, "queueLengthLimit", 50)
+    if queuing is not None:  # zero is no number of these: Go clients send it where nothing is set
+        queuing["queues"] = queuing.get("queues") or 64
+        queuing["handSize"] = queuing.get("handSize") or 8
+        queuing["queueLengthLimit"] = queuing.get("queueLengthLimit") or 50
 
 
 def validate_level(level: JsonObject, context: Context) -> list[Cause]:
