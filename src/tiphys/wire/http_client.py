@@ -336,11 +336,13 @@ class HttpPool:
         timeout_s: float | None = None,
     ) -> StreamedAnswer:
         """Send a request and return its answer when the head is in; its connection goes back when it was read to the
-        end and closed. For proxies: as many at once as there are, so watches do not keep others waiting."""
+        end and closed. For proxies: as many at once as there are, so watches do not keep others waiting.
+
+        A request that may not be sent twice takes a new connection: an idle one may just be closed by the server."""
         data = self._encode(method, target, headers, body)
         async with asyncio.timeout(timeout_s):
             while True:
-                connection, reused = await self._take()
+                connection, reused = await self._take() if method in _REPEATABLE else (await self._connect(), False)
                 self._streams = {stream for stream in self._streams if not stream.closed}
                 self._streams.add(connection)
                 try:
@@ -348,7 +350,7 @@ class HttpPool:
                     await head
                 except ConnectionError:
                     connection.transport.abort()
-                    if reused and not connection.answered and method in _REPEATABLE:
+                    if reused and not connection.answered:
                         continue
                     raise
                 except BaseException:

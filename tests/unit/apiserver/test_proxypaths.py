@@ -119,6 +119,22 @@ async def test_a_backend_with_a_certificate_of_its_own(server: Front, tmp_path: 
         await backend.stop(0)
 
 
+async def test_a_backend_that_closes_connections_loses_no_request(server: Front) -> None:
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")  # nothing says that it will be closed
+        await writer.drain()
+        writer.close()
+
+    backend = await asyncio.start_server(answer_once, server.address, 0)
+    port = backend.sockets[0].getsockname()[1]
+    await server.pod("web", ports=(port,))
+    for method in ("GET", "POST") * 20:
+        status, _, body = await server.ask(method, f"{PODS}/web/proxy/x")
+        assert (status, body) == (200, b"hi")
+    backend.close()
+
+
 async def test_names_and_ports(server: Front) -> None:
     await server.pod("web", ports=(1, server.backend_port))
     port = server.backend_port
