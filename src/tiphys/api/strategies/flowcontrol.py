@@ -32,7 +32,8 @@ _FIXED_LEVELS = {obj["metadata"]["name"]: obj["spec"] for obj in LEVELS if obj["
 
 
 def default_schema(schema: JsonObject) -> None:
-    fill(schema.setdefault("spec", {}), "matchingPrecedence", 1000)
+    spec = schema.setdefault("spec", {})
+    spec["matchingPrecedence"] = spec.get("matchingPrecedence") or 1000
 
 
 def validate_schema(schema: JsonObject, context: Context) -> list[Cause]:
