@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -13,6 +14,10 @@ from assembled_server import Server, running_server
 from conversionworld import DEFINITION, DEFINITIONS, GROUP, THINGS, THINGS_V2, Conversions, definition
 from webhook_server import serving
 
+from tiphys.apiserver.conversion import Converter, read_review
+from tiphys.apiserver.customresources import custom_kinds
+from tiphys.base.clock import Randomness
+from tiphys.base.errors import ApiError
 from tiphys.store.interface import Operation
 from tiphys.wire.message import Stream
 
@@ -390,3 +395,44 @@ async def test_an_object_that_fits_a_newer_definition_costs_no_copy() -> None:
         assert await server.named(f"{THINGS}/a") == made
         cached = server.assembled.cache.resource(f"/registry/{GROUP}/things/").get("default", "a")
         assert cached is not None and cached.renditions is None
+
+
+def test_reviews_of_the_older_version_are_taken_without_kind_and_uid() -> None:
+    converted = [{"kind": "Thing"}]
+    answer: dict[str, Any] = {"response": {"result": {"status": "Success"}, "convertedObjects": converted}}
+    assert read_review(answer, "v1beta1", "u") == ("", converted)
+    assert read_review(answer, "v1", "u")[0].startswith("expected webhook response of apiextensions.k8s.io/v1, ")
+    answer["response"]["result"] = {"status": "Failure"}
+    assert read_review(answer, "v1beta1", "u")[0] == "response.result.status was 'Failure', not 'Success'"
+    answer["response"]["result"]["message"] = "because"
+    assert read_review(answer, "v1beta1", "u")[0] == "because"
+
+
+async def test_a_definition_whose_review_versions_are_unknown_now_converts_nothing() -> None:
+    kind = custom_kinds(definition("v1") | {"metadata": {"name": "x", "resourceVersion": "1"}})[1]
+    assert kind.conversion is not None and kind.conversion.webhook is not None
+    webhook = {**kind.conversion.webhook, "conversionReviewVersions": ["v7"]}
+    kind = replace(kind, conversion=replace(kind.conversion, webhook=webhook))
+    with pytest.raises(ApiError) as raised:
+        await Converter(Randomness(1)).convert(kind, thing("a"), f"{GROUP}/v2")
+    assert (raised.value.code, raised.value.message) == (500, "no supported conversion review versions")
+    webhook["conversionReviewVersions"] = ["v1"]
+    with pytest.raises(ApiError) as raised:
+        await Converter(Randomness(1)).convert(kind, thing("a"), f"{GROUP}/v2")
+    assert raised.value.message.startswith(f"conversion webhook for {GROUP}/v1, Kind=Thing failed: ")
+
+
+async def test_many_objects_are_converted_in_calls_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiphys.apiserver.conversion.BATCH_OBJECTS", 3)
+    monkeypatch.setattr("tiphys.apiserver.conversion.BATCH_BYTES", 1000)
+    conversions = Conversions()
+
+    async def post(config: Any, body: bytes, timeout_s: float) -> Any:
+        return conversions.answer("/", orjson.loads(body))
+
+    kind = custom_kinds(definition("v1") | {"metadata": {"name": "x", "resourceVersion": "1"}})[1]
+    objs = [thing(f"t{n}", hostPort=("h" * 900 if n == 4 else "h") + ":1") for n in range(8)]
+    converted = await Converter(Randomness(1), post).convert_all(kind, objs, f"{GROUP}/v2")
+    assert [obj["metadata"]["name"] for obj in converted] == [f"t{n}" for n in range(8)]
+    assert {obj["port"] for obj in converted} == {"1"}
+    assert conversions.sent() == [3, 1, 1, 3]
