@@ -10,6 +10,7 @@ Spec: Kubernetes API concepts, "API verbs", "Deleting resources".
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
@@ -63,6 +64,8 @@ _RETURNS_DELETED = frozenset(
 WARNINGS_LIMIT = 4096
 """Characters of all warnings of an answer; when there are more, each is cut and only the first are sent."""
 WARNING_LIMIT = 256
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_ESCAPED, _ESCAPE = re.compile(r'["\\]'), r"\\\g<0>"
 
 
 class Call(msgspec.Struct, frozen=True, eq=False):
@@ -345,11 +348,20 @@ def with_warning(answer: Answer, text: str) -> Answer:
 
 
 def warning_headers(warnings: Sequence[str]) -> list[tuple[str, str]]:
-    """Return one Warning header for each distinct warning (RFC 7234, code 299); cut short when they are too much."""
-    texts = list(dict.fromkeys(warnings))
+    """Return one Warning header for each distinct warning (RFC 7234, code 299); cut short when they are too much.
+
+    What is empty or has control characters is left out, as upstream does. Text goes out as UTF-8.
+    """
+    texts = [text for text in dict.fromkeys(warnings) if text and not _CONTROL.search(text)]
     if sum(map(len, texts)) > WARNINGS_LIMIT:
-        texts = [text[:WARNING_LIMIT] for text in texts[: WARNINGS_LIMIT // WARNING_LIMIT]]
-    return [("Warning", "299 - " + orjson.dumps(text).decode()) for text in texts]
+        kept, told = [], 0
+        for text in texts:
+            kept.append(text[:WARNING_LIMIT])
+            told += len(kept[-1])
+            if told >= WARNINGS_LIMIT:
+                break
+        texts = kept
+    return [("Warning", f'299 - "{_ESCAPED.sub(_ESCAPE, text)}"'.encode().decode("latin-1")) for text in texts]
 
 
 def delete_options(request: Request) -> DeleteOptions:
