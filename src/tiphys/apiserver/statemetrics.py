@@ -18,7 +18,7 @@ from tiphys.apiserver.cache import WatchCache
 from tiphys.apiserver.health import Health
 from tiphys.apiserver.reads import Reads
 from tiphys.base.clock import Clock
-from tiphys.base.metrics import Metrics, Sample
+from tiphys.base.metrics import Labels, Metrics, Sample, Series, histogram_lines
 from tiphys.store.interface import Entry, Event, Operation, Page, Store
 
 STORE_DURATIONS_S = (
@@ -73,14 +73,14 @@ def publish_state(
         lambda: [((name, endpoint), int(well)) for name, endpoint, well in health.results()],
     )
     watched = ("group", "version", "resource")
-    tell("counter", "apiserver_watch_events_total", "Events sent to watches.", watched, lambda: _watched(reads, 0))
     tell(
         "counter",
-        "apiserver_watch_events_bytes_total",
-        "Bytes of the events sent to watches.",
+        "apiserver_watch_events_total",
+        "Events sent to watches.",
         watched,
-        lambda: _watched(reads, 1),
+        lambda: [(labels, sum(series.counts)) for labels, series in _watched(reads)],
     )
+    metrics.add(_EventSizes(reads, watched))
     major, minor = version
     labels = ("major", "minor", "git_version", "git_commit", "git_tree_state", "build_date", "go_version", "compiler")
     values = (
@@ -104,11 +104,27 @@ def publish_state(
     )
 
 
-def _watched(reads: Reads, field: int) -> Iterable[Sample]:
+def _watched(reads: Reads) -> Iterable[tuple[Labels, Series]]:
     for fanout in reads.fanouts():
         group, plural = fanout.resource.prefix.strip("/").split("/")[1:3]
-        for version, counts in fanout.sent.items():
-            yield (("" if group == "core" else group, version, plural), counts[field])
+        for version, series in fanout.sent.items():
+            yield ("" if group == "core" else group, version, plural), series
+
+
+class _EventSizes:
+    """Sizes of the events that watches were sent."""
+
+    kind = "histogram"
+    name = "apiserver_watch_events_sizes"
+    help = "Sizes of the events sent to watches in bytes."
+
+    def __init__(self, reads: Reads, labels: Labels) -> None:
+        self.labels = labels
+        self._reads = reads
+
+    def lines(self) -> Iterable[str]:
+        for values, series in _watched(self._reads):
+            yield from histogram_lines(self.name, self.labels, values, series.bounds, series.counts, series.total)
 
 
 def publish_process(metrics: Metrics, started_s: float) -> None:

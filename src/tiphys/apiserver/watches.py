@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -31,6 +32,7 @@ from tiphys.apiserver.options import ListOptions, Selection
 from tiphys.apiserver.rendering import Rendering
 from tiphys.apiserver.slices import SLICE_OBJECTS, is_one_slice, take_turns, weighed_slices
 from tiphys.base.errors import ApiError
+from tiphys.base.metrics import Series, exponential
 from tiphys.wire.message import Sink
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ BOOKMARK_S = 60.0
 """Seconds between bookmarks."""
 BOOKMARKS_A_TURN = 200
 """Groups of watches that are sent a bookmark in one turn of the loop."""
+EVENT_BYTES = exponential(1024, 2, 8)
+"""Sizes by which events are counted."""
 CHECK_BYTES = 256 * 1024
 """Bytes sent to a group between two checks for slow readers."""
 INITIAL_BYTES = 256 * 1024
@@ -160,8 +164,9 @@ class Fanout:
         """Groups that any event may concern."""
         self._by_field: dict[str, dict[str, dict[Hashable, Group]]] = {}
         """Groups that want one value of a field, by field and value: thousands of nodes watch each their own pods."""
-        self.sent: dict[str, list[int]] = {}
-        """Events and bytes that were sent to watchers, by version of the kind: for metrics."""
+        self.sent: dict[str, Series] = {}
+        """Sizes of the events that were sent to watchers, by version of the kind: for metrics. Those of one batch count
+        with their mean."""
 
     def join(self, watcher: Watcher, template: Group) -> None:
         """Put a watcher into the group that is like the template."""
@@ -257,9 +262,10 @@ class Fanout:
     def _count(self, version: str, events: int, size_bytes: int) -> None:
         sent = self.sent.get(version)
         if sent is None:
-            sent = self.sent[version] = [0, 0]
-        sent[0] += events
-        sent[1] += size_bytes
+            sent = self.sent[version] = Series(EVENT_BYTES)
+        if events:
+            sent.counts[bisect_left(EVENT_BYTES, size_bytes / events)] += events
+            sent.total += size_bytes
 
     def _send_converted(self, group: Group, events: Sequence[CachedEvent]) -> None:
         """Send a batch to a group at once if nothing of it has to be converted, or else queue it."""

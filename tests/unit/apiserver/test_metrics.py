@@ -16,6 +16,22 @@ SAMPLE = re.compile(r'^[a-zA-Z_:][a-zA-Z0-9_:]*(\{([a-zA-Z_]\w*="(\\.|[^"\\])*",
 MAPS = "/api/v1/namespaces/default/configmaps"
 
 
+class Taken:
+    """A sink that takes everything."""
+
+    def send(self, data: bytes) -> None:
+        return None
+
+    def pending_bytes(self) -> int:
+        return 0
+
+    async def drain(self) -> None:
+        return None
+
+    def close(self) -> None:
+        return None
+
+
 async def scraped(server: Server) -> str:
     status, text = await server.call("GET", "/metrics")
     assert status == 200
@@ -38,6 +54,7 @@ async def test_requests_are_counted_by_shape_and_code() -> None:
         await server.call("GET", MAPS, user="eve")
         watch = await server.answer("GET", f"{MAPS}?watch=1")
         assert isinstance(watch, Stream)
+        stop = watch.start(Taken())
         text = await scraped(server)
     shape = 'group="",version="v1",resource="configmaps",subresource="",scope="resource",component="apiserver"'
     assert value(text, f'apiserver_request_total{{verb="GET",dry_run="",{shape},code="200"}}') == 3
@@ -51,6 +68,12 @@ async def test_requests_are_counted_by_shape_and_code() -> None:
     steps = "apiserver_admission_step_admission_duration_seconds_count"
     assert value(text, f'{steps}{{type="validate",operation="CREATE",rejected="false"}}') > 0
     assert "invented" not in text
+    of_maps = '{group="",version="v1",resource="configmaps"}'
+    assert value(text, f"apiserver_watch_events_total{of_maps}") == 1
+    assert value(text, f"apiserver_watch_events_sizes_count{of_maps}") == 1
+    open_watches = 'verb="WATCH",group="",version="v1",resource="configmaps",subresource="",scope="namespace"'
+    assert value(text, f'apiserver_longrunning_requests{{{open_watches},component="apiserver"}}') == 1
+    stop()
     samples = [line for line in text.splitlines() if not line.startswith("#")]
     assert not [line for line in samples if not SAMPLE.match(line)]
     families = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
