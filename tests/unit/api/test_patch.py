@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiphys.api.patch import MAX_OPERATIONS, apply_json_patch, apply_merge_patch, equal_json
+from tiphys.api.patch import (
+    MAX_OPERATIONS,
+    PatchTestFailed,
+    PatchUnfit,
+    apply_json_patch,
+    apply_merge_patch,
+    equal_json,
+)
 from tiphys.base.errors import ApiError
 
 JSON = st.recursive(
@@ -32,6 +39,15 @@ OBJECTS = st.dictionaries(st.text("ab/~", max_size=2), JSON, max_size=4)
         ({"a": {"b": 1}}, [{"op": "copy", "from": "/a", "path": "/a/c"}], {"a": {"b": 1, "c": {"b": 1}}}),
         ({"a/b": 1, "m~n": 2}, [{"op": "test", "path": "/a~1b", "value": 1}, {"op": "remove", "path": "/m~0n"}], {"a/b": 1}),
         ({}, [{"op": "test", "path": "/absent", "value": None}], {}),
+        ({"a": {}}, [{"op": "replace", "path": "/a/b", "value": 1}], {"a": {"b": 1}}),
+        ({"a": 1}, [{"op": "replace", "path": "", "value": {"b": 2}}], {"b": 2}),
+        ({}, [{"op": "add", "path": "/b"}], {"b": None}),
+        ({}, [{"op": "copy", "from": "/absent", "path": "/b"}], {"b": None}),
+        ({"a": [1, 2]}, [{"op": "add", "path": "/a/-1", "value": 3}], {"a": [1, 2, 3]}),
+        ({"a": [1, 2]}, [{"op": "replace", "path": "/a/-2", "value": 3}], {"a": [3, 2]}),
+        ({"a": [1, 2]}, [{"op": "replace", "path": "/a/+1", "value": 3}], {"a": [1, 3]}),
+        ({"a": 1}, [{"op": "test", "path": "", "value": {"a": 1}}], {"a": 1}),
+        ({}, [{"op": "add", "path": "ignored/a", "value": 1}], {"a": 1}),
     ],
 )  # fmt: skip
 def test_json_patch(obj: dict[str, Any], operations: list[Any], expected: dict[str, Any]) -> None:
@@ -41,29 +57,45 @@ def test_json_patch(obj: dict[str, Any], operations: list[Any], expected: dict[s
 
 
 @pytest.mark.parametrize(
-    "operations",
+    ("operation", "fault"),
     [
-        [{"op": "remove", "path": "/b"}],
-        [{"op": "replace", "path": "/b", "value": 1}],
-        [{"op": "test", "path": "/a", "value": 2}],
-        [{"op": "test", "path": "/a", "value": True}],
-        [{"op": "add", "path": "/x/y", "value": 1}],
-        [{"op": "add", "path": "/l/5", "value": 1}],
-        [{"op": "add", "path": "/b"}],
-        [{"op": "move", "from": "/l", "path": "/l/0"}],
-        [{"op": "dance", "path": "/a"}],
-        [{"op": "add", "path": "a", "value": 1}],
-        [{"op": "add"}],
-        [{"op": "replace", "path": "", "value": 3}],
+        ({"op": "remove", "path": "/b"}, "error in remove for path: '/b': Unable to remove nonexistent key: b: missing value"),
+        ({"op": "remove", "path": ""}, 'remove operation does not apply: doc is missing path: "": missing value'),
+        ({"op": "remove", "path": "/l/-2"}, "error in remove for path: '/l/-2': Unable to access invalid index: -2: invalid index referenced"),
+        ({"op": "replace", "path": "/b/c", "value": 1}, "replace operation does not apply: doc is missing path: /b/c: missing value"),
+        ({"op": "replace", "path": "/l/1", "value": 1}, "replace operation does not apply: doc is missing key: /l/1: missing value"),
+        ({"op": "replace", "path": "", "value": 3}, "replace operation value must be object or array"),
+        ({"op": "replace", "path": "", "value": []}, "the patched object is nested too deeply or is a list"),
+        ({"op": "test", "path": "/a", "value": 2}, "testing value /a failed: test failed"),
+        ({"op": "test", "path": "/a", "value": True}, "testing value /a failed: test failed"),
+        ({"op": "test", "path": "/x/y", "value": None}, "test operation does not apply: is missing path: /x/y: missing value"),
+        ({"op": "test", "path": "/l/1"}, "error in test for path: '/l/1': Unable to access invalid index: 1: invalid index referenced"),
+        ({"op": "add", "path": "/x/y", "value": 1}, 'add operation does not apply: doc is missing path: "/x/y": missing value'),
+        ({"op": "add", "path": "/a/y", "value": 1}, 'add operation does not apply: doc is missing path: "/a/y": missing value'),
+        ({"op": "add", "path": "/l/7/y", "value": 1}, 'add operation does not apply: doc is missing path: "/l/7/y": missing value'),
+        ({"op": "add", "path": "/l/5", "value": 1}, "error in add for path: '/l/5': Unable to access invalid index: 5: invalid index referenced"),
+        ({"op": "add", "path": "/l/x", "value": 1}, "error in add for path: '/l/x': value was not a proper array index: 'x': strconv.Atoi: "
+         'parsing "x": invalid syntax'),
+        ({"op": "add", "path": "a", "value": 1}, 'add operation does not apply: doc is missing path: "a": missing value'),
+        ({"op": "add"}, "add operation failed to decode path: missing value"),
+        ({"op": "replace"}, "replace operation failed to decode path: operation missing path field: missing value"),
+        ({"op": "move", "path": "/b"}, "move operation failed to decode from: operation, missing from field: missing value"),
+        ({"op": "move", "from": "/l", "path": "/l/0"}, "move operation does not apply: doc is missing destination path: /l/0: missing value"),
+        ({"op": "move", "from": "/b", "path": "/c"}, "error in move for path: 'b': Unable to remove nonexistent key: b: missing value"),
+        ({"op": "copy", "from": "/b/c", "path": "/c"}, "copy operation does not apply: doc is missing from path: /b/c: missing value"),
+        ({"op": "dance", "path": "/a"}, "Unexpected kind: dance"),
+        ({"path": "/a"}, "Unexpected kind: unknown"),
     ],
-)
-def test_a_json_patch_that_does_not_fit_is_a_422_and_changes_nothing(operations: list[Any]) -> None:
+)  # fmt: skip
+def test_a_json_patch_that_does_not_fit_is_a_422_and_changes_nothing(operation: Any, fault: str) -> None:
     obj = {"a": 1, "l": [1]}
-    with pytest.raises(ApiError) as caught:
-        apply_json_patch(obj, operations)
+    with pytest.raises(PatchUnfit) as caught:
+        apply_json_patch(obj, [{"op": "add", "path": "/l/0", "value": 0}, {"op": "remove", "path": "/l/0"}, operation])
     status = caught.value.status()
     assert (status["code"], status["reason"]) == (422, "Invalid")
     assert status["message"] == "the server rejected our request due to an error in our request"
+    assert caught.value.fault == fault
+    assert isinstance(caught.value, PatchTestFailed) == fault.endswith("test failed")
     assert obj == {"a": 1, "l": [1]}
 
 

@@ -15,13 +15,10 @@ from tiphys.api.apply import merge_configuration
 from tiphys.api.causes import format_go, render
 from tiphys.api.fieldset import item_step, path_string
 from tiphys.api.kind import JsonObject, Kind
-from tiphys.api.patch import PatchTestFailed, apply_json_patch
+from tiphys.api.patch import PatchTestFailed, PatchUnfit, apply_json_patch
 from tiphys.api.schemanode import Node, root_of
 from tiphys.base.errors import ApiError, TiphysError, internal
 from tiphys.cel.values import Optional, Struct
-
-OPERATIONS_TOLD = 100
-"""Operations of a JSON patch among which the one that does not fit is looked for."""
 
 
 class PatchFailed(TiphysError):
@@ -147,8 +144,10 @@ def json_patch(kind: Kind, obj: JsonObject, value: Any) -> JsonObject:
         patched = apply_json_patch(obj, operations)
     except PatchTestFailed:
         return obj
+    except PatchUnfit as error:
+        raise PatchFailed(f"JSONPath: {error.fault}") from error
     except ApiError as error:
-        raise PatchFailed(f"JSONPath: {_fault(obj, operations) or error}") from error
+        raise PatchFailed(f"JSONPath: {error}") from error
     decoded = kind.schema.decode(patched)
     if not kind.custom and (decoded.type_errors or decoded.unknown_fields):
         unknown = [f'unknown field "{path}"' for path in decoded.unknown_fields]
@@ -167,34 +166,6 @@ def _operation(value: Any) -> JsonObject:
     if wrong:
         raise PatchFailed("type mismatch: " + "\n".join(wrong))
     return {name: to_json(field) for name, field in value.items()}
-
-
-def _fault(obj: JsonObject, operations: list[JsonObject]) -> str:
-    """Return why the first operation that does not fit does not; "" in a patch too long to look."""
-    for operation in operations[:OPERATIONS_TOLD]:
-        try:
-            obj = apply_json_patch(obj, [operation])
-        except ApiError:
-            return _unfit(obj, operation)
-    return ""
-
-
-def _unfit(obj: JsonObject, operation: JsonObject) -> str:
-    """Return why an operation does not fit the object, in the words of the library that upstream uses."""
-    name, path = operation.get("op", ""), operation.get("path", "")
-    if name not in ("add", "remove", "replace", "move", "copy"):
-        return f"Unexpected kind: {name}"
-    parent, _, key = path.rpartition("/")
-    try:
-        apply_json_patch({"": obj}, [{"op": "copy", "from": f"/{parent}", "path": "/x"}])
-    except ApiError:
-        shown = path if name == "replace" else f'"{path}"'
-        return f"{name} operation does not apply: doc is missing path: {shown}: missing value"
-    if name == "remove":
-        return f"error in remove for path: '{path}': unable to remove nonexistent key: {key}: missing value"
-    if name == "replace":
-        return f"replace operation does not apply: doc is missing key: {path}: missing value"
-    return f"{name} operation does not apply: doc is missing from path: {operation.get('from', '')}: missing value"
 
 
 def to_json(value: Any) -> Any:

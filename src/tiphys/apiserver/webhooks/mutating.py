@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from tiphys.api.kind import JsonObject, Kind, Kinds
-from tiphys.api.patch import apply_json_patch
+from tiphys.api.patch import PatchUnfit, apply_json_patch
 from tiphys.apiserver.admission import Attributes, Plugin, Reinvocation
 from tiphys.apiserver.webhooks.calling import Caller, Shown, Unanswered, annotation
 from tiphys.apiserver.webhooks.hooks import Hook, HookSource
@@ -124,7 +124,7 @@ class MutatingWebhooks(Plugin):
         try:
             after = apply_json_patch(before, operations)
         except ApiError as error:
-            raise internal(_misfit(before, operations) or error.message) from error
+            raise internal(error.fault if isinstance(error, PatchUnfit) else error.message) from error
         if after == before:
             return False
         made = await self._accept(matched, after, attributes)
@@ -166,28 +166,6 @@ def _operations(patch: bytes) -> list[Any]:
     if not isinstance(operations, list):
         raise internal("json: cannot unmarshal object into Go value of type jsonpatch.Patch")
     return operations
-
-
-def _misfit(obj: JsonObject, operations: list[Any]) -> str:
-    """Return why a patch does not apply, by its first operation that does not."""
-    for operation in operations:
-        try:
-            obj = apply_json_patch(obj, [operation])
-        except ApiError:
-            break
-    else:
-        return ""
-    if not isinstance(operation, dict):
-        return "json: cannot unmarshal into Go value of type jsonpatch.Operation"
-    name, path = operation.get("op"), operation.get("path")
-    if name == "test":
-        return f"testing value {path} failed: test failed"
-    if name == "remove":
-        key = str(path).rpartition("/")[2]
-        return f"error in remove for path: '{path}': Unable to remove nonexistent key: {key}: missing value"
-    if name in ("add", "replace", "move", "copy"):
-        return f'{name} operation does not apply: doc is missing path: "{path}": missing value'
-    return f"Unexpected kind: {name}"
 
 
 def _decode(kind: Kind, obj: JsonObject) -> None:
