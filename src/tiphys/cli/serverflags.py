@@ -34,6 +34,8 @@ def server_options(given: Iterable[str]) -> ServerOptions:
         except ValueError as error:
             raise BadFlag(f"{key}={value} cannot be: {error}") from None
     options = ServerOptions(**named)
+    if options.fairness and options.max_reads + options.max_writes == 0:
+        raise BadFlag("without any seats fairness lets nothing in: give max-requests-inflight a number above 0")
     if options.audit_policy_file:
         from tiphys.apiserver.audit.policy import load_policy
 

@@ -30,6 +30,13 @@ def test_flags(tmp_path: Path) -> None:
     assert server_options([]) == ServerOptions()
 
 
+def test_fairness_needs_seats() -> None:
+    none = ["max-requests-inflight=0", "max-mutating-requests-inflight=0"]
+    with pytest.raises(TiphysError, match="without any seats"):
+        server_options(none)
+    assert not server_options([*none, "enable-priority-and-fairness=false"]).fairness
+
+
 @pytest.mark.parametrize(
     ("flag", "said"),
     [

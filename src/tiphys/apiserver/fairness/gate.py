@@ -27,7 +27,7 @@ from tiphys.apiserver.cached import CachedEvent
 from tiphys.apiserver.fairness.levels import WAIT_LIMIT_S, Level
 from tiphys.apiserver.fairness.matching import Schema, find, order, parse_schema
 from tiphys.apiserver.fairness.queues import Waiting, flow_hash
-from tiphys.apiserver.fairness.shares import Need, nominal_limits, share_out, smooth_demand
+from tiphys.apiserver.fairness.shares import Limits, Need, nominal_limits, share_out, smooth_demand
 from tiphys.apiserver.requestinfo import RequestInfo
 from tiphys.apiserver.user import User
 from tiphys.base.clock import Clock
@@ -225,7 +225,11 @@ class Gate:
         for level in levels:
             peak, level.peak = level.peak, level.in_use + level.waiting_seats
             level.smoothed = smooth_demand(level.smoothed, peak)
-            needs.append(Need(level.limits, peak, level.smoothed))
+            limits = level.limits
+            if level.exempt:  # nothing bounds it: it has what it wanted, the others share the rest
+                wanted = max(limits.minimum, peak)
+                limits = Limits(limits.nominal, wanted, wanted)
+            needs.append(Need(limits, peak, level.smoothed))
         for level, limit in zip(levels, share_out(needs, self.server_seats), strict=True):
             level.limit = limit
             if level.waiting:
