@@ -108,6 +108,7 @@ def _keys() -> Mapping[str, str]:
     }
 
 
+@lru_cache(maxsize=1)
 def samples() -> Mapping[str, dict[str, Any]]:
     """Return the samples of samples.yaml with keys in place of their names."""
     text = (HERE / "samples.yaml").read_text()

@@ -50,13 +50,14 @@ async def compare(server: Server, kind: Kind) -> None:
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST], ids=lambda v: ".".join(map(str, v)))
 async def test_every_kind_is_written_and_read(version: tuple[int, int]) -> None:
-    async with running_server(version=version) as server:
-        kinds = [kind for kind in server.assembled.kinds.all() if "create" in kind.verbs and not kind.virtual]
     failures: dict[str, str] = {}
-    for kind in kinds:
-        async with running_server(version=version) as server:
+    async with running_server(version=version) as server:
+        for kind in server.assembled.kinds.all():
+            if "create" not in kind.verbs or kind.virtual:
+                continue
             try:
                 await compare(server, kind)
             except AssertionError as error:
                 failures[f"{kind.api_version} {kind.kind}"] = str(error)
+            await server.call("DELETE", Probe(server, kind).path)  # some are rules for what comes next
     assert failures == {}

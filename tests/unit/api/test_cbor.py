@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiphys.api.cbor import decode_cbor, encode_cbor
@@ -16,10 +16,11 @@ VALUES = st.recursive(
     | st.integers(-(1 << 63), (1 << 63) - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
-    lambda inner: st.lists(inner, max_size=30) | st.dictionaries(st.text(), inner, max_size=30),
+    lambda inner: st.lists(inner, max_size=26) | st.dictionaries(st.text(), inner, max_size=26),
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(VALUES)
 def test_any_value_comes_back(value: Any) -> None:
     assert decode_cbor(encode_cbor(value)) == value
