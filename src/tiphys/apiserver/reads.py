@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 WEIGHED_AT_ONCE = 10_000
 """Objects whose sizes are added up in one turn of the loop."""
+RENDERINGS = 2048
+"""Renderings of kinds that are kept."""
 MEMO_FROM_BYTES = 4 * 1024
 GZIP_FROM_BYTES = 128 * 1024
 """Smaller lists are not compressed, as upstream."""
@@ -293,6 +295,8 @@ class Reads:
             known = self._plain.get((id(kind), form.media))
             if known is None or known[0] is not kind:
                 made = self._binary(kind, form, PlainRendering(kind))
+                if len(self._plain) >= RENDERINGS:  # custom kinds that are no more are let go
+                    self._plain.clear()
                 known = self._plain[id(kind), form.media] = (kind, made)
             return known[1], form
         if form.target == TABLE:
