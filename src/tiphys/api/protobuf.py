@@ -11,9 +11,7 @@ metav1.WatchEvent.
 
 from __future__ import annotations
 
-import orjson
-
-from tiphys.api.kind import JsonObject, Kind
+from tiphys.api.kind import JsonObject
 from tiphys.api.protobufdecoder import decode_message, read_size, read_varint
 from tiphys.api.protobufencoder import encode_message, sized, varint
 from tiphys.api.protobuftable import META, message_name
@@ -81,11 +79,6 @@ def _blobs(data: bytes, at: int, end: int) -> dict[int, tuple[int, int]]:
     return found
 
 
-def message_of(kind: Kind) -> str | None:
-    """Return the full name of a kind's message, None for kinds without protobuf."""
-    return None if kind.custom else message_name(kind.api_version, kind.kind)
-
-
 def envelope(api_version: str, kind: str, message: bytes) -> bytes:
     """Return a whole object."""
     meta = sized(b"\x0a", api_version.encode()) + sized(b"\x12", kind.encode())
@@ -121,8 +114,3 @@ def watch_frame(event: str, whole: bytes) -> bytes:
     """Return one frame of a watch: the event's type, and a whole object."""
     message = sized(b"\x0a", event.encode()) + sized(b"\x12", sized(b"\x0a", whole))
     return len(message).to_bytes(4, "big") + message
-
-
-def encode_json(message: str, data: bytes) -> bytes:
-    """Return the bytes of a message for an object's JSON."""
-    return encode_message(message, orjson.loads(data))
