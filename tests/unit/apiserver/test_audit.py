@@ -140,6 +140,36 @@ async def test_events_of_requests(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+async def test_pod_security_is_recorded(tmp_path: Path) -> None:
+    clock, store, path = ManualClock(), MemoryStore(), tmp_path / "audit.log"
+    await store.start()
+    log = AuditLog(str(path), clock, max_bytes=1 << 20, backups=1)
+    rules = [{"level": "Metadata", "resources": [{"group": "", "resources": ["pods"]}]}]
+    recorder = Recorder(
+        parse_policy({**HEAD, "omitStages": ["RequestReceived"], "rules": rules}), log, clock, Randomness(1)
+    )
+    server = await assemble(ApiServerConfig(recorder=recorder), store, clock, Randomness(1))
+    prefix = "pod-security.kubernetes.io"
+
+    async def make(to: str, body: Any) -> int:
+        sent = {"content-type": "application/json"}
+        answer = await server.handle(Request("POST", to, "", sent, orjson.dumps(body), peer_of("admin")))
+        assert isinstance(answer, Response)
+        return answer.status
+
+    labels = {f"{prefix}/enforce": "baseline", f"{prefix}/audit": "restricted"}
+    assert await make("/api/v1/namespaces", {"metadata": {"name": "safe", "labels": labels}}) == 201
+    assert await make("/api/v1/namespaces/safe/serviceaccounts", {"metadata": {"name": "default"}}) == 201
+    pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    assert await make("/api/v1/namespaces/safe/pods", pod) == 201
+    await server.stop()
+    await store.stop()
+    recorder.stop()
+    notes = orjson.loads(path.read_bytes())["annotations"]
+    assert notes[f"{prefix}/enforce-policy"] == "baseline:latest"
+    assert notes[f"{prefix}/audit-violations"].startswith('would violate PodSecurity "restricted:latest": ')
+
+
 def test_files_are_rotated_and_old_ones_go(tmp_path: Path) -> None:
     clock, path = ManualClock(), tmp_path / "audit.log"
     log = AuditLog(str(path), clock, max_bytes=100, backups=2)

@@ -96,6 +96,8 @@ class PodSecurity(Plugin):
 
 def _check_pod(attributes: Attributes, pod: JsonObject, labels: Mapping[str, str]) -> None:
     level, version = _level_of(labels, "enforce")
+    if attributes.audit is not None:
+        attributes.annotate(f"{PREFIX}enforce-policy", f"{level}:{version}")
     found = violations(pod, level)
     if found:
         raise forbidden("", "pods", attributes.name, f'violates PodSecurity "{level}:{version}": {_text(found)}')
@@ -107,6 +109,17 @@ def _warn(attributes: Attributes, pod: JsonObject, labels: Mapping[str, str]) ->
     found = violations(pod, level)
     if found:
         attributes.warnings.append(f'would violate PodSecurity "{level}:{version}": {_text(found)}')
+    if attributes.audit is not None:
+        _record(attributes, pod, labels)
+
+
+def _record(attributes: Attributes, pod: JsonObject, labels: Mapping[str, str]) -> None:
+    """Tell the audit log what breaks the level that is only recorded."""
+    level, version = _level_of(labels, "audit")
+    found = violations(pod, level)
+    if found:
+        told = f'would violate PodSecurity "{level}:{version}": {_text(found)}'
+        attributes.annotate(f"{PREFIX}audit-violations", told)
 
 
 def _text(found: list[tuple[str, str]]) -> str:
