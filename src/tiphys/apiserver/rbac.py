@@ -74,6 +74,8 @@ class Grant:
     rules: tuple[Rule, ...]
     rule_objects: tuple[dict[str, Any], ...]
     """The same rules as the API shows them, for SelfSubjectRulesReview."""
+    why: str = ""
+    """Which binding gives it to whom, as reviews and the audit log tell it."""
 
 
 class RbacAuthorizer:
@@ -96,7 +98,7 @@ class RbacAuthorizer:
         key = (user.name, user.groups, info)
         decision = self._decisions.get(key)
         if decision is None:
-            decision = ALLOWED if self._allows(user, info) else DENIED
+            decision = self._decide(user, info)
             if len(self._decisions) >= REMEMBERED_DECISIONS:
                 self._decisions.clear()
             self._decisions[key] = decision
@@ -110,9 +112,12 @@ class RbacAuthorizer:
                 if not grant.namespace or grant.namespace == namespace:
                     yield grant
 
-    def _allows(self, user: User, info: RequestInfo) -> bool:
+    def _decide(self, user: User, info: RequestInfo) -> Decision:
         namespace = info.namespace if info.is_resource else ""
-        return any(rule.allows(info) for grant in self.grants(user, namespace) for rule in grant.rules)
+        for grant in self.grants(user, namespace):
+            if any(rule.allows(info) for rule in grant.rules):
+                return Decision(True, grant.why)
+        return DENIED
 
     def _refresh(self) -> None:
         version = (
@@ -140,9 +145,20 @@ class RbacAuthorizer:
         if role is None:
             return
         rules = tuple(orjson.loads(role.body).get("rules") or ())
-        grant = Grant(namespace, tuple(map(parse_rule, rules)), rules)
+        parsed = tuple(map(parse_rule, rules))
         for subject in binding.get("subjects") or ():
+            grant = Grant(namespace, parsed, rules, _explain(binding, namespace, ref, subject))
             self._grants.setdefault(_subject_key(subject, namespace), []).append(grant)
+
+
+def _explain(binding: dict[str, Any], namespace: str, ref: dict[str, Any], subject: dict[str, Any]) -> str:
+    """Return the sentence that tells by which binding something is allowed."""
+    name = binding["metadata"]["name"]
+    told = f'RoleBinding "{name}/{namespace}"' if namespace else f'ClusterRoleBinding "{name}"'
+    whom = subject.get("name", "")
+    if subject.get("kind") == "ServiceAccount":
+        whom = f"{whom}/{subject.get('namespace') or namespace}"
+    return f'RBAC: allowed by {told} of {ref.get("kind", "")} "{ref.get("name", "")}" to {subject.get("kind")} "{whom}"'
 
 
 def _subject_key(subject: dict[str, Any], namespace: str) -> tuple[str, str]:
