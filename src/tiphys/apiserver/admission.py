@@ -145,18 +145,28 @@ class Plugin:
     async def mutate(self, attributes: Attributes) -> None:
         """Change the object before it is validated."""
 
+    def allocate(self, attributes: Attributes) -> None:
+        """Assign what only the server gives, such as addresses: once, when all who may change the object did."""
+
     async def validate(self, attributes: Attributes) -> None:
         """Refuse the object as it would be stored."""
+
+
+class _Chosen(NamedTuple):
+    """The plugins that are asked about a resource."""
+
+    mutating: tuple[Plugin, ...]
+    allocating: tuple[Plugin, ...]
+    validating: tuple[Plugin, ...]
 
 
 class Chain:
     """Runs plugins in order. Those that see bodies are left out while they are not active: see `follow`."""
 
     def __init__(self, plugins: Sequence[Plugin] = ()) -> None:
-        self._mutating = [p for p in plugins if type(p).mutate is not Plugin.mutate]
-        self._validating = [p for p in plugins if type(p).validate is not Plugin.validate]
+        self._plugins = tuple(plugins)
         self._seeing_bodies = [p for p in plugins if p.sees_bodies]
-        self._chosen: dict[tuple[str, str, int], tuple[tuple[Plugin, ...], tuple[Plugin, ...]]] = {}
+        self._chosen: dict[tuple[str, str, int], _Chosen] = {}
 
     def follow(self, resources: Iterable[ResourceCache]) -> None:
         """Ask plugins anew whether they are active after each change of these: webhook configurations, policies."""
@@ -172,20 +182,22 @@ class Chain:
         return any(plugin.is_active() for plugin in self._seeing_bodies)
 
     async def mutate(self, attributes: Attributes) -> None:
-        plugins = self._plugins(attributes)[0]
-        for plugin in plugins:
+        chosen = self._choose(attributes)
+        for plugin in chosen.mutating:
             await plugin.mutate(attributes)
         rounds = attributes.reinvocation
         if rounds is not None and rounds.again:
             rounds.second_round = True
-            for plugin in plugins:
+            for plugin in chosen.mutating:
                 await plugin.mutate(attributes)
+        for plugin in chosen.allocating:
+            plugin.allocate(attributes)
 
     async def validate(self, attributes: Attributes) -> None:
-        for plugin in self._plugins(attributes)[1]:
+        for plugin in self._choose(attributes).validating:
             await plugin.validate(attributes)
 
-    def _plugins(self, attributes: Attributes) -> tuple[tuple[Plugin, ...], tuple[Plugin, ...]]:
+    def _choose(self, attributes: Attributes) -> _Chosen:
         kind, who = attributes.kind, _ALL
         if attributes.user is API_SERVER:
             who = _BUILT_IN
@@ -196,11 +208,12 @@ class Chain:
         key = (kind.group, kind.plural, who)
         chosen = self._chosen.get(key)
         if chosen is None:
-            mutating, validating = (
-                tuple(p for p in plugins if _is_asked(p, (kind.group, kind.plural), who))
-                for plugins in (self._mutating, self._validating)
+            asked = [p for p in self._plugins if _is_asked(p, (kind.group, kind.plural), who)]
+            chosen = self._chosen[key] = _Chosen(
+                tuple(p for p in asked if type(p).mutate is not Plugin.mutate),
+                tuple(p for p in asked if type(p).allocate is not Plugin.allocate),
+                tuple(p for p in asked if type(p).validate is not Plugin.validate),
             )
-            chosen = self._chosen[key] = mutating, validating
         return chosen
 
 

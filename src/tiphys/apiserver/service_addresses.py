@@ -51,7 +51,7 @@ class ServiceAddresses(Plugin):
         self._reserved_ips: set[str] = set()
         self._reserved_ports: set[tuple[int, str]] = set()
 
-    async def mutate(self, attributes: Attributes) -> None:
+    def allocate(self, attributes: Attributes) -> None:
         old = (attributes.old or {}).get("spec") or {}
         before = holdings_of(old)[0]
         if attributes.obj is None or attributes.subresource:

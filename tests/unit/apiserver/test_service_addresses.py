@@ -51,7 +51,7 @@ def test_nothing_is_held_twice(rounds: list[list[tuple[str, str, Any]]], seed: i
     async def story() -> None:
         async with running_server(seed=seed) as server:
             chain = server.assembled.registry.admission._chain  # what is measured
-            (plugin,) = (p for p in chain._mutating if isinstance(p, ServiceAddresses))
+            (plugin,) = (p for p in chain._plugins if isinstance(p, ServiceAddresses))
             for together in rounds:
                 answers = await asyncio.gather(*(act(server, *action) for action in together))
                 assert all(status < 500 for status in answers), answers

@@ -742,3 +742,15 @@ async def test_a_call_takes_no_longer_than_its_request_may(server: Server, polic
         forever.set()
     assert status in (500, 504)
     assert (await server.named(CONFIG_MAPS))["items"] == []
+
+
+async def test_addresses_are_given_once_when_all_webhooks_had_their_say(server: Server) -> None:
+    patch = {"op": "replace", "path": "/spec/type", "value": "NodePort"}
+    async with serving(replying(lambda review: patched(review, patch))) as hook:
+        await register(server, "mutating", webhook(hook, rule("services"), reinvocationPolicy="IfNeeded"))
+        body = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}}
+        made = await server.made("/api/v1/namespaces/default/services", body)
+    assert made["spec"]["ports"][0]["nodePort"]
+    assert "clusterIP" not in hook.asked[0]["object"]["spec"]
+    addresses = await server.named("/apis/networking.k8s.io/v1/ipaddresses")
+    assert [item["metadata"]["name"] for item in addresses["items"]] == [made["spec"]["clusterIP"]]
