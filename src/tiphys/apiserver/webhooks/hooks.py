@@ -12,6 +12,7 @@ Spec: Kubernetes documentation, "Dynamic Admission Control"; API reference, admi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,12 @@ from tiphys.api.kind import JsonObject, Kinds
 from tiphys.apiserver.admission import Attributes
 from tiphys.apiserver.cache import ResourceCache
 from tiphys.apiserver.rulematching import Equivalents, Index, parse_matching
+from tiphys.base.errors import ApiError
 
 if TYPE_CHECKING:
     from tiphys.api.admissionexpressions import Compiled
+
+log = logging.getLogger(__name__)
 
 GROUP = "admissionregistration.k8s.io"
 EXEMPT = frozenset(
@@ -108,6 +112,9 @@ class HookSource:
         hooks: list[Hook] = []
         for cached in sorted(self._configurations.objects(), key=lambda one: one.name):
             for webhook in cached.decode().get("webhooks") or ():
-                hooks.append(Hook(cached.name, len(hooks), webhook, self._kinds.kubernetes_version))
+                try:
+                    hooks.append(Hook(cached.name, len(hooks), webhook, self._kinds.kubernetes_version))
+                except ApiError as error:  # stored by an older version that did not refuse it
+                    log.error("webhook %s of %s is left out: %s", webhook.get("name"), cached.name, error.message)
         self._index = Index([(hook.matching, hook) for hook in hooks], self._kinds, self._equivalents)
         return self._index
