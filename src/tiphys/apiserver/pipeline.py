@@ -1,6 +1,6 @@
 """What happens to every request, in order: `ApiServer.handle` and `_serve` are the map.
 
-Deadline, authentication, impersonation, flow control, authorization, routing; then the answer is counted. Routing hands
+Deadline, authentication, audit, impersonation, seats, authorization, routing; then the answer is counted. Routing hands
 on to resources (resources.py) or to a non-resource path of the table given. Failures become a Status at one place,
 here. Handlers never see a socket.
 
@@ -199,9 +199,9 @@ class ApiServer:
             answer = present(self._refusal(request, error), request)
             if self._recorder is not None and record is None and error.code == 401:
                 self._recorder.refused(request, info, self._clock.now_s(), answer)
-        except asyncio.CancelledError:
+        except BaseException as error:
             if self._recorder is not None and record is not None:
-                self._recorder.over(record, 504)
+                self._recorder.over(record, 504 if isinstance(error, asyncio.CancelledError) else 500)
             raise
         finally:
             running[kind] -= 1
@@ -211,15 +211,14 @@ class ApiServer:
                     level.dispatch()
             elif waited is not None:
                 level.end(waited)
+        duration_s = self._now_s() - began_s
         if flow is not None:
             answer.headers = (*answer.headers, *flow.headers) if answer.headers else flow.headers
+            flow.schema.counts.executed(duration_s if waited is None else duration_s - waited.waited_s)
         if self._recorder is not None and record is not None:
             self._recorder.end(record, answer)
         if isinstance(answer, Response):
-            duration_s = self._now_s() - began_s
             counters.done(answer.status, duration_s, answer.body)
-            if flow is not None:
-                flow.schema.counts.executed(duration_s - waited.waited_s if waited is not None else duration_s)
             return answer
         return self._followed(answer, counters, began_s, record)
 
