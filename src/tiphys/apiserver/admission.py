@@ -9,6 +9,7 @@ latter only webhooks and policies. Some subresources have a body of another kind
 that the request changes in the end; webhooks and policies (`Plugin.sees_bodies`) see the body: such a request is
 admitted twice, once with `Attributes.body` set.
 
+DIFFERS: upstream asks webhooks about the server's own writes as well, and cannot accept definitions while one is down.
 Spec: Kubernetes admission controllers, "What are they?"; "Dynamic Admission Control" (reinvocation).
 """
 

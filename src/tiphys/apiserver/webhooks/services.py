@@ -3,8 +3,8 @@
 Decides from the newest Services and EndpointSlices of the watch cache; the name in the certificate is always
 `<service>.<namespace>.svc`. Read by the webhook client and the aggregator.
 
-Endpoints are dialled directly, not through the cluster address: the API server need not stand behind a proxy. Pods of
-simulated nodes have addresses at which nobody answers; a service that has no others is told apart at once.
+DIFFERS: endpoints are dialled directly, not the cluster address, as upstream does with --enable-aggregator-routing: the
+API server need not stand behind a proxy. Pods of simulated nodes have addresses at which nobody answers; a service that has no others is told apart at once.
 Spec: Kubernetes documentation, "Dynamic Admission Control", service reference; "Configure the Aggregation Layer".
 """
 
