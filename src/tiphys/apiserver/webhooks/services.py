@@ -1,10 +1,11 @@
 """Where the API server dials for a Service: addresses of ready endpoints behind one of its ports.
 
-Decides from the newest Services and EndpointSlices of the watch cache; the name in the certificate is always
-`<service>.<namespace>.svc`. Read by the webhook client and the aggregator.
+Decides from the newest Services, EndpointSlices and Nodes of the watch cache; the name in the certificate is always
+`<service>.<namespace>.svc`. Read by the webhook client. Pods of simulated nodes have addresses at which nobody answers: a
+service that has no others is told apart at once.
 
-DIFFERS: endpoints are dialled directly, not the cluster address, as upstream does with --enable-aggregator-routing: the
-API server need not stand behind a proxy. Pods of simulated nodes have addresses at which nobody answers; a service that has no others is told apart at once.
+DIFFERS: endpoints are dialled directly, as upstream does with --enable-aggregator-routing, and not the cluster address:
+the API server need not stand behind a proxy.
 Spec: Kubernetes documentation, "Dynamic Admission Control", service reference; "Configure the Aggregation Layer".
 """
 
