@@ -168,16 +168,17 @@ class Metrics:
         """Return the families, sorted by name."""
         return sorted(self._metrics.values(), key=lambda metric: metric.name)
 
-    def format(self) -> bytes:
-        """Return the text of everything; a family without series is left out, as upstream's library does."""
-        parts: list[str] = []
+    def pieces(self) -> Iterable[bytes]:
+        """Yield the text of each family; one without series is left out, as upstream's library does."""
         for metric in self.all():
             lines = list(metric.lines())
             if lines:
-                parts.append(f"# HELP {metric.name} {_escape_help(metric.help)}\n# TYPE {metric.name} {metric.kind}\n")
-                parts.append("\n".join(lines))
-                parts.append("\n")
-        return "".join(parts).encode()
+                head = f"# HELP {metric.name} {_escape_help(metric.help)}\n# TYPE {metric.name} {metric.kind}"
+                yield "\n".join([head, *lines, ""]).encode()
+
+    def format(self) -> bytes:
+        """Return the text of everything."""
+        return b"".join(self.pieces())
 
 
 def exponential(start: float, factor: float, count: int) -> tuple[float, ...]:

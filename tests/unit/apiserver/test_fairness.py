@@ -162,10 +162,11 @@ async def test_debug_pages() -> None:
 
 
 class Taken:
-    """A sink that takes everything."""
+    """A sink that takes everything, once it is `open`."""
 
     def __init__(self) -> None:
         self.data = b""
+        self.open = asyncio.Event()
 
     def send(self, data: bytes) -> None:
         self.data += data
@@ -174,7 +175,7 @@ class Taken:
         return 0
 
     async def drain(self) -> None:
-        return None
+        await self.open.wait()
 
     def close(self) -> None:
         return None
@@ -206,6 +207,7 @@ async def test_a_watch_holds_its_seat_until_its_state_is_sent_and_never_longer()
         sink = Taken()
         stop = watch.start(sink)
         assert await executing(server, "global-default") == 1
+        sink.open.set()
 
         async def opened() -> bool:
             return await executing(server, "global-default") == 0
