@@ -362,7 +362,8 @@ def limit(version: str, name: str, most: int) -> dict[str, Any]:
     }
 
 
-async def test_a_policy_made_just_before_its_definition_is_checked_against_it() -> None:
+async def test_a_policy_made_just_before_its_definition_is_checked_against_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiphys.apiserver.policies.status.UNKNOWN_KINDS_S", 3600)
     async with running_server() as server:
         rules = {"matchConstraints": {"resourceRules": [rule("rules.example.com", "limits", apiVersions=["v1"])]}}
         await server.made(VALIDATING, validating("p", "object.spec.max > '1'", **rules))
@@ -375,6 +376,21 @@ async def test_a_policy_made_just_before_its_definition_is_checked_against_it() 
             await changed.wait()
         status = (await server.named(f"{VALIDATING}/p"))["status"]
         assert len(status["typeChecking"]["expressionWarnings"]) == 1
+
+
+async def test_a_policy_whose_kind_does_not_come_is_told_to_be_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiphys.apiserver.policies.status.UNKNOWN_KINDS_S", 0.01)
+    async with running_server() as server:
+        policies = server.assembled.kinds.resource("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies")
+        assert policies is not None
+        changes: asyncio.Queue[Any] = asyncio.Queue()
+        server.assembled.cache.resource(policies.storage_prefix()).listeners.add(changes.put_nowait)
+        rules = {"matchConstraints": {"resourceRules": [rule("rules.example.com", "limits", apiVersions=["v1"])]}}
+        await server.made(VALIDATING, validating("p", "object.spec.max > '1'", **rules))
+        async with asyncio.timeout(10):
+            await changes.get()
+            await changes.get()
+        assert (await server.named(f"{VALIDATING}/p"))["status"] == {"observedGeneration": 1, "typeChecking": {}}
 
 
 async def test_a_policy_of_many_expressions_is_compiled_beside_the_loop_and_judged_as_any_other() -> None:

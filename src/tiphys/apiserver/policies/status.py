@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 FIELD_MANAGER = "validatingadmissionpolicy-status"
 RETRY_S = 1.0
 UNKNOWN_KINDS_S = 0.5
-"""How long a policy that names an unknown kind is not checked: a definition made just before it is established then."""
+"""How long the check of a policy that names an unknown kind waits for a definition: it may be made at the same time."""
 
 
 class PolicyStatus:
@@ -36,14 +36,18 @@ class PolicyStatus:
         self._registry = registry
         self._kind = kind
         self._policies = registry.cache.resource(kind.storage_prefix())
+        definitions = registry.kinds.resource("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+        assert definitions is not None
+        self._definitions = registry.cache.resource(definitions.storage_prefix())
         self._dirty: dict[str, None] = {}
-        self._waited: dict[str, int] = {}
-        """The generation of each policy whose check waits for a kind."""
+        self._waits: dict[str, tuple[int, bool]] = {}
+        """Policies whose check waits for a kind: at which generation, and whether it waited long enough."""
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
         """Check all policies there are, and each that changes from now on."""
         self._policies.listeners.add(self._on_events)
+        self._definitions.listeners.add(self._on_definitions)
         for cached in self._policies.objects():
             self._mark(cached.name)
         while True:
@@ -60,12 +64,18 @@ class PolicyStatus:
                 except Exception:  # the worker boundary: one policy must not stop the others' checks
                     log.exception("the type check of ValidatingAdmissionPolicy %s failed and is left out", name)
 
-    def _may_wait(self, name: str, generation: int) -> bool:
-        """Tell, once for each generation, that a check may wait for kinds that are not served yet."""
-        if self._waited.pop(name, None) == generation:
-            return False
-        self._waited[name] = generation
+    def _is_waiting(self, name: str, generation: int) -> bool:
+        """Tell whether a check waits for kinds that are not served: for a while, once for each generation."""
+        at, is_over = self._waits.get(name, (0, False))
+        if at == generation:
+            return not is_over
+        self._waits[name] = generation, False
+        asyncio.get_running_loop().call_later(UNKNOWN_KINDS_S, self._end_wait, name, generation)
         return True
+
+    def _end_wait(self, name: str, generation: int) -> None:
+        self._waits[name] = generation, True
+        self._mark(name)
 
     def _mark(self, name: str) -> None:
         self._dirty[name] = None
@@ -76,19 +86,21 @@ class PolicyStatus:
             if not event.deleted:
                 self._mark(event.object.name)
 
+    def _on_definitions(self, events: Sequence[CachedEvent]) -> None:
+        for name in self._waits:
+            self._mark(name)
+
     async def _check(self, name: str) -> None:
         cached = self._policies.get("", name)
-        if cached is None:
+        policy = cached.decode() if cached is not None else None
+        if policy is None or is_checked(policy):
+            self._waits.pop(name, None)
             return
-        policy = cached.decode()
-        generation = policy["metadata"].get("generation") or 0
-        if generation <= ((policy.get("status") or {}).get("observedGeneration") or 0):
-            return
+        generation = policy["metadata"]["generation"]
         from tiphys.apiserver.policies.typecheck import check_types, names_unknown_kinds
 
         kinds = self._registry.kinds
-        if names_unknown_kinds(policy["spec"], kinds) and self._may_wait(name, generation):
-            asyncio.get_running_loop().call_later(UNKNOWN_KINDS_S, self._mark, name)
+        if names_unknown_kinds(policy["spec"], kinds) and self._is_waiting(name, generation):
             return
         warnings: list[JsonObject] = []
         for found in check_types(policy, kinds):
@@ -107,3 +119,9 @@ class PolicyStatus:
         except ApiError as error:
             if error.code != 404:
                 raise
+
+
+def is_checked(policy: JsonObject) -> bool:
+    """Tell whether a policy's status is about the policy as it is."""
+    seen = (policy.get("status") or {}).get("observedGeneration") or 0
+    return bool((policy["metadata"].get("generation") or 0) <= seen)
