@@ -8,6 +8,7 @@ Spec: Kubernetes "Organizing Cluster Access Using kubeconfig Files".
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import ssl
@@ -19,10 +20,13 @@ from urllib.parse import urlsplit
 from tiphys.base.clock import Clock, Randomness, SystemClock
 from tiphys.base.errors import TiphysError
 from tiphys.client.calls import ApiCalls, error_of
-from tiphys.wire.http_client import HttpPool
+from tiphys.wire.http_client import HttpPool, WholeAnswer
 from tiphys.wire.tls import client_context
 
 TOKEN_REFRESH_S = 60.0
+TRIES = 10
+"""Of a request that the server has no room for (API Priority and Fairness)."""
+BUSY_LIMIT_S = 10.0
 USER_AGENT = "tiphys"
 
 
@@ -120,7 +124,11 @@ class HttpClient(ApiCalls):
     ) -> bytes:
         target = f"{self._prefix}{path}?{query}" if query else self._prefix + path
         headers = self.headers(content_type if body is not None else "")
-        answer = await self.pool.request(method, target, headers, body, timeout_s=timeout_s)
+        for _ in range(TRIES):
+            answer = await self.pool.request(method, target, headers, body, timeout_s=timeout_s)
+            if not _is_busy(answer):
+                break
+            await asyncio.sleep(min(float(answer.headers["retry-after"]), BUSY_LIMIT_S))
         if answer.status >= 300:
             raise error_of(answer.status, answer.body)
         return answer.body
@@ -134,6 +142,11 @@ class HttpClient(ApiCalls):
                 yield data
         finally:
             answer.close()
+
+
+def _is_busy(answer: WholeAnswer) -> bool:
+    """Return whether the server let nothing in and says when to come again; a 429 with a Status is about an object."""
+    return answer.status == 429 and answer.headers.get("retry-after", "").isdecimal() and answer.body[:1] != b"{"
 
 
 def _named(file: Path, config: Mapping[str, Any], table: str, field: str, name: str) -> Mapping[str, Any]:
