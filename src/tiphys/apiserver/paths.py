@@ -62,11 +62,7 @@ def server_paths(
         return health.answer(request)
 
     async def tell_metrics(request: Request, user: User) -> Answer:
-        parts = []
-        for piece in metrics.pieces():
-            parts.append(piece)
-            await asyncio.sleep(0)  # all of it is too long for one turn
-        return Response(200, parts, CONTENT_TYPE)
+        return await _scraped(metrics)
 
     async def jwks(request: Request, user: User) -> Answer:
         return Response(200, tokens.jwks(), "application/jwk-set+json", _AN_HOUR)
@@ -98,3 +94,12 @@ def server_paths(
         ("/api/", discover),
     )
     return Paths({**exact, "/": index, **(more or {})}, prefixes)
+
+
+async def _scraped(metrics: Metrics) -> Response:
+    """Return the text of all metrics, made in many turns: it is too long for one."""
+    parts = []
+    for piece in metrics.pieces():
+        parts.append(piece)
+        await asyncio.sleep(0)
+    return Response(200, parts, CONTENT_TYPE)
