@@ -43,7 +43,7 @@ _STRIPPED = frozenset(
 """Fields of metadata that nobody owns."""
 
 _DEFAULT_KEYS: Mapping[str, Any] = {"protocol": "TCP"}
-"""Defaults of fields that are list keys and may be left out."""
+"""Defaults of fields that are list keys of built-in kinds and may be left out; the others' are the zero values."""
 
 
 def is_member(tree: Tree) -> bool:
@@ -157,11 +157,20 @@ def item_step(item: Any, node: Node, index: int) -> str:
     return f"i:{index}"
 
 
+def missing_key(item: Mapping[str, Any], node: Node) -> str:
+    """Return the first key that an item of a list of type map lacks and that has no default, "" if there is none."""
+    missing = (name for name in node.list_keys if name not in item and _key_default(node, name) is None)
+    return next(missing, "")
+
+
 def _key_default(node: Node, name: str) -> Any:
     item = node.item_node()
     child = item.field(name) if item is not None else None
     default = child.definition.get("default") if child is not None else None
-    return default if default is not None else _DEFAULT_KEYS.get(name)
+    if default is None and isinstance(item, StructNode):
+        default = _DEFAULT_KEYS.get(name)
+        return default if default is not None or child is None else child.zero()
+    return default
 
 
 def list_items(items: list[Any], node: Node) -> dict[str, Any]:

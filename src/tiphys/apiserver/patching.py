@@ -14,8 +14,10 @@ import orjson
 from tiphys.api.apply import apply
 from tiphys.api.causes import format_go, go_quote
 from tiphys.api.kind import JsonObject, Kind
-from tiphys.api.patch import apply_json_patch, apply_merge_patch
+from tiphys.api.patch import apply_json_patch, apply_merge_patch, copy_json
+from tiphys.api.schemanode import root_of
 from tiphys.api.strategic import apply_strategic_patch
+from tiphys.api.typedpatch import typed_problems
 from tiphys.apiserver.body import STRICT_PROBLEMS, check_kind, media_type, parse_json, parse_yaml, yaml_errors
 from tiphys.apiserver.registry import Make, WriteContext
 from tiphys.apiserver.yamlbody import repeated_keys
@@ -68,7 +70,7 @@ def make_apply(
         )
     check_kind(applied, kind)
     _check_repeated(request.body, context)
-    _check_declared(applied, kind)
+    _check_typed(applied, kind)
     if (applied.get("metadata") or {}).get("managedFields"):
         raise bad_request("metadata.managedFields must be nil")
 
@@ -99,19 +101,19 @@ def _check_repeated(body: bytes, context: WriteContext) -> None:
     context.warnings.append(" ".join(text.split()))
 
 
-def _check_declared(applied: JsonObject, kind: Kind) -> None:
-    """Refuse an applied configuration with fields that the schema does not have: nobody could own them."""
+def _check_typed(applied: JsonObject, kind: Kind) -> None:
+    """Refuse an applied configuration with fields that the schema does not have, or items that are not told apart."""
+    written = copy_json(applied)
     decoded = kind.schema.decode(applied)
     if decoded.type_errors:
         detail = f"cannot be handled as a {kind.kind}: {decoded.type_errors[0]}"
         raise bad_request(f'{kind.kind} in version "{kind.version}" {detail}')
-    if not decoded.unknown_fields:
+    problems = typed_problems(written, root_of(kind.schema), decoded.unknown_fields)
+    if not problems:
         return
     metadata = applied.get("metadata") or {}
-    name = "/".join(filter(None, (metadata.get("namespace"), metadata.get("name"))))
-    problems = [f".{path}: field not declared in schema" for path in decoded.unknown_fields[:STRICT_PROBLEMS]]
-    told = problems[0] if len(problems) == 1 else "\n  ".join(["errors:", *problems])
-    told = f"failed to create typed patch object ({name}; {kind.group}/{kind.version}, Kind={kind.kind}): {told}"
+    name = f"{metadata.get('namespace') or ''}/{metadata.get('name') or ''}"
+    told = f"failed to create typed patch object ({name}; {kind.group}/{kind.version}, Kind={kind.kind}): {problems}"
     raise ApiError(500, "", told)
 
 

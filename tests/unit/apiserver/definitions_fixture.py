@@ -45,10 +45,10 @@ async def established(server: Server, name: str) -> dict[str, Any]:
 
 async def awaited(server: Server, name: str, condition: str, status: str) -> dict[str, Any]:
     """Return a definition as soon as a condition of it has a status."""
-    for _ in range(200):
-        found: dict[str, Any] = await server.named(f"{DEFINITIONS}/{name}")
-        conditions = {each["type"]: each["status"] for each in (found.get("status") or {}).get("conditions") or ()}
-        if conditions.get(condition) == status:
-            return found
-        await asyncio.sleep(0)
-    raise AssertionError(f"{name} has no {condition}={status}: {found}")
+    async with asyncio.timeout(20):
+        while True:
+            found: dict[str, Any] = await server.named(f"{DEFINITIONS}/{name}")
+            conditions = {each["type"]: each["status"] for each in (found.get("status") or {}).get("conditions") or ()}
+            if conditions.get(condition) == status:
+                return found
+            await asyncio.sleep(0.001)

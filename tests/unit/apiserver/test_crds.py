@@ -396,3 +396,20 @@ async def test_lists_are_published_under_their_own_kind() -> None:
         told = document["paths"]["/apis/shop.example.com/v1/namespaces/{namespace}/carts"]["get"]["responses"]["200"]
         reference = told["content"]["application/json"]["schema"]["$ref"]
         assert reference == "#/components/schemas/com.example.shop.v1.CartCollection"
+
+
+async def test_an_applied_configuration_has_every_item_of_a_list_once() -> None:
+    ports = {
+        "type": "array",
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["port"],
+        "items": {"type": "object", "required": ["port"], "properties": {"port": {"type": "integer"}}},
+    }
+    async with running_server() as server:
+        await served(server, definition(version(schema=spec_schema(ports=ports))))
+        applied = cart("a", spec={"ports": [{"port": 1}, {"port": 1}]})
+        target = f"{CARTS}/a?fieldManager=me"
+        status, answer = await server.call("PATCH", target, applied, content_type="application/apply-patch+yaml")
+        text = ".spec.ports: duplicate entries for key [port=1]"
+        identity = "/a; shop.example.com/v1, Kind=Cart"
+        assert (status, answer["message"]) == (500, f"failed to create typed patch object ({identity}): {text}")
