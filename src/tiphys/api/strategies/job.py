@@ -65,6 +65,10 @@ def prepare_for_create(job: JsonObject, context: Context) -> None:
     spec = job["spec"]
     if not spec.get("manualSelector"):
         generate_selector(job)
+    # upstream defaults again whatever it reads, so a job without labels of its own always shows the template's
+    labels = (spec["template"].get("metadata") or {}).get("labels")
+    if labels and not job["metadata"].get("labels"):
+        job["metadata"]["labels"] = dict(labels)
 
 
 def generate_selector(job: JsonObject) -> None:
