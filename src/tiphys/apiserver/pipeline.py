@@ -129,6 +129,8 @@ class ApiServer:
         self._recorder = recorder
         self._gets: dict[str, Shape] = {}
         """What plain GETs of paths seen lately ask for."""
+        self._writes: dict[tuple[str, str, bool, bool], Shape] = {}
+        """What other methods ask for, by method, path, dry run and apply."""
         self._trusted: dict[tuple[str, tuple[str, ...]], User] = {}
 
     async def handle(self, request: Request) -> Answer:
@@ -233,12 +235,19 @@ class ApiServer:
                     self._gets.clear()
                 shape = self._gets[request.path] = Shape(info, self._metrics.of(info))
             return shape
-        info = parse_request_info(request)
-        if info.verb in ("get", "list", "watch"):
+        if request.method in ("GET", "HEAD"):
+            info = parse_request_info(request)
             return Shape(info, self._metrics.of(info))
         dry_run = "dryRun=" in query
-        apply = info.verb == "patch" and "apply-patch" in request.headers.get("content-type", "")
-        return Shape(info, self._metrics.of(info, dry_run=dry_run, apply=apply))
+        apply = request.method == "PATCH" and "apply-patch" in request.headers.get("content-type", "")
+        key = (request.method, request.path, dry_run, apply)
+        shape = self._writes.get(key)
+        if shape is None:
+            info = parse_request_info(request)
+            if len(self._writes) >= REMEMBERED_PATHS:
+                self._writes.clear()
+            shape = self._writes[key] = Shape(info, self._metrics.of(info, dry_run=dry_run, apply=apply))
+        return shape
 
     def _refusal(self, request: Request, error: ApiError) -> Response:
         """Return the answer for a failure. Upstream tells a path that nothing claims in plain text; below a group of its
