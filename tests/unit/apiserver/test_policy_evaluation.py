@@ -52,7 +52,7 @@ async def test_a_dear_expression_runs_beside_the_loop() -> None:
     assert await evaluation.evaluate(expression) == (True, "")
     beside.cancel()
     assert 10_000_000 - evaluation.left > QUICK_LIMIT
-    assert ticks > 10
+    assert ticks, "others ran meanwhile"
 
 
 async def test_an_expression_has_a_limit_of_its_own() -> None:
