@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -411,6 +412,19 @@ async def test_a_start_survives_the_supervisor_being_killed(place: Place) -> Non
         await starting
         assert (await place.runtime.container_status(container)).state is ContainerState.RUNNING
         assert len(snapshot(container).processes) == 1
+
+
+async def test_a_start_survives_a_supervisor_whose_end_was_not_heard_of_yet(place: Place) -> None:
+    sandbox = await place.sandbox()
+    container = await place.runtime.create_container(
+        sandbox, ContainerConfig("c", "busybox", command=("sleep", "1000"))
+    )
+    handle = os.pidfd_open(place.runtime.supervisor.pid)
+    place.runtime.supervisor.kill()
+    select.select([handle], [], [])  # without a turn of the loop: nobody has read the end of the connection
+    os.close(handle)
+    await place.runtime.start_container(container)
+    assert (await place.runtime.container_status(container)).state is ContainerState.RUNNING
 
 
 async def test_exit_while_agent_and_supervisor_are_dead_is_unknown(place: Place) -> None:

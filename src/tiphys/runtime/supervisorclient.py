@@ -167,11 +167,21 @@ class SupervisorClient:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 return await future
         except (TimeoutError, OSError) as error:
+            if not isinstance(error, TimeoutError):
+                self._give_up(control)
             raise SupervisorLost(f"the container supervisor did not answer to {operation}: {error}") from error
         finally:
             self._answers.pop(number, None)
             if not future.cancel() and not future.cancelled():
                 future.exception()  # seen: sending may have failed first
+
+    def _give_up(self, control: Connection) -> None:
+        """Let nobody else use a connection that takes nothing more. Its listener, which may hear of it later, connects
+        anew; the next request waits for that."""
+        if self._control is control:
+            self._control = None
+            self._up.clear()
+            control.close()
 
     async def _wait_until_up(self) -> Connection:
         try:
