@@ -26,6 +26,7 @@ from tiphys.base.errors import ApiError
 log = logging.getLogger(__name__)
 
 CHECK_EVERY_S = 60.0
+RETRY_S = 1.0
 SETTLE_S = 0.05
 """Changes that come together are looked at together."""
 FIELD_MANAGER = "api-priority-and-fairness-config-producer-v1"
@@ -109,7 +110,12 @@ class Upkeep:
         await asyncio.sleep(delay_s)
         while True:
             self._gate.changed.clear()
-            await self.sync()
+            try:
+                await self.sync()
+            except Exception:  # the worker boundary: what fails once must not end the upkeep
+                log.exception("flow schemas and priority levels are not kept up, it is tried again in %.0f s", RETRY_S)
+                await asyncio.sleep(RETRY_S)
+                continue
             try:
                 async with asyncio.timeout(CHECK_EVERY_S):
                     await self._gate.changed.wait()
