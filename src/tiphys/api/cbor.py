@@ -2,11 +2,12 @@
 
 Texts are byte strings, and a whole object begins with the tag of self-described CBOR. Byte fields stay the base64 text
 that they are in JSON: a byte string without a tag is read as that. In what clients send, tags 21 to 23 say that a byte
-string is to become base64url, base64 or hexadecimal text, and tag 0 marks a time's text.
+string is to become base64url, base64 or hexadecimal text, and tag 0 marks a time's text. Of a tag that Kubernetes gives
+no meaning the content counts. Lengths may come before what they are of, or be left open until a break.
 
 Anything may come in: every failure is a ValueError that says what is wrong; depth is bounded.
 DIFFERS: upstream serves CBOR only where its alpha feature CBORServingAndStorage is on; it is served always here, but not
-named among the accepted media types. Apply patches and items of indefinite length are not read.
+named among the accepted media types.
 Spec: RFC 8949; KEP-4222.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import base64
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 SELF_DESCRIBED = b"\xd9\xd9\xf7"
@@ -30,6 +31,10 @@ _LATER: dict[int, Callable[[bytes], bytes]] = {
     23: lambda data: data.hex().encode(),
 }
 """Tags that tell what a byte string becomes in JSON."""
+_NUMBERS_AS_TAGS = (1, 2, 3)
+"""Times as numbers and integers of any size: JSON has no place for them."""
+_OPEN, _BREAK = 31, 0xFF
+_CONSTANTS = {20: False, 21: True, 22: None, 23: None}
 
 
 def encode_cbor(value: Any) -> bytes:
@@ -102,13 +107,13 @@ class _Reader:
         self.at += 1
         if major == _SIMPLE:
             return self._simple(info)
-        number = self._number(info)
         if major in (_BYTES, _TEXT):
-            return self._take(number).decode()
+            return self._string(major, info).decode()
         if major == _ARRAY:
-            return [self.value(depth + 1) for _ in range(number)]
+            return [self.value(depth + 1) for _ in self._times(info)]
         if major == _MAP:
-            return self._map(number, depth)
+            return self._map(info, depth)
+        number = self._number(info)
         if major == _TAG:
             return self._tagged(number, depth)
         if number >= 1 << 63:
@@ -119,9 +124,31 @@ class _Reader:
         if info < 24:
             return info
         if info > 27:
-            raise ValueError("cbor: lengths must be told before what they are of")
+            raise ValueError(f"cbor: invalid additional information {info}")
         size = 1 << info - 24
         return int.from_bytes(self._take(size), "big")
+
+    def _times(self, info: int) -> Iterator[None]:
+        """Yield once for each item or entry that is to be read."""
+        if info != _OPEN:
+            for _ in range(self._number(info)):
+                yield None
+            return
+        while self._data[self.at] != _BREAK:
+            yield None
+        self.at += 1
+
+    def _string(self, major: int, info: int) -> bytes:
+        if info != _OPEN:
+            return self._take(self._number(info))
+        chunks = []
+        for _ in self._times(info):
+            chunk, size = divmod(self._data[self.at], 32)
+            if chunk != major or size == _OPEN:
+                raise ValueError("cbor: a string in parts must be of strings of its own type and a known length")
+            self.at += 1
+            chunks.append(self._take(self._number(size)))
+        return b"".join(chunks)
 
     def _take(self, size: int) -> bytes:
         end = self.at + size
@@ -131,9 +158,9 @@ class _Reader:
         self.at = end
         return taken
 
-    def _map(self, size: int, depth: int) -> dict[str, Any]:
+    def _map(self, info: int, depth: int) -> dict[str, Any]:
         entries: dict[str, Any] = {}
-        for _ in range(size):
+        for _ in self._times(info):
             if self._data[self.at] >> 5 not in (_BYTES, _TEXT):
                 raise ValueError("cbor: a map's key must be a string")
             key = self.value(depth + 1)
@@ -145,18 +172,18 @@ class _Reader:
     def _tagged(self, tag: int, depth: int) -> Any:
         later = _LATER.get(tag)
         if later is None:
-            if tag not in (0, 55799):
+            if tag in _NUMBERS_AS_TAGS:
                 raise ValueError(f"cbor: tag {tag} is not used by Kubernetes")
             return self.value(depth + 1)
         major, info = divmod(self._data[self.at], 32)
         self.at += 1
         if major != _BYTES:
             raise ValueError(f"cbor: tag {tag} must be on a byte string")
-        return later(self._take(self._number(info))).decode()
+        return later(self._string(major, info)).decode()
 
     def _simple(self, info: int) -> Any:
-        if info in (20, 21, 22):
-            return {20: False, 21: True, 22: None}[info]
+        if info in _CONSTANTS:
+            return _CONSTANTS[info]
         if info not in (25, 26, 27):
             raise ValueError(f"cbor: simple value {info} is not used by Kubernetes")
         layout, size = {25: (">e", 2), 26: (">f", 4), 27: (">d", 8)}[info]

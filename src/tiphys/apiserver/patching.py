@@ -18,7 +18,15 @@ from tiphys.api.patch import apply_json_patch, apply_merge_patch, copy_json
 from tiphys.api.schemanode import root_of
 from tiphys.api.strategic import apply_strategic_patch
 from tiphys.api.typedpatch import typed_problems
-from tiphys.apiserver.body import STRICT_PROBLEMS, check_kind, media_type, parse_json, parse_yaml, yaml_errors
+from tiphys.apiserver.body import (
+    STRICT_PROBLEMS,
+    check_kind,
+    media_type,
+    parse_cbor,
+    parse_json,
+    parse_yaml,
+    yaml_errors,
+)
 from tiphys.apiserver.registry import Make, WriteContext
 from tiphys.apiserver.yamlbody import repeated_keys
 from tiphys.base.clock import Clock, format_time
@@ -29,12 +37,21 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
+APPLY_CBOR = "application/apply-patch+cbor"
 _PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 
 
 def make_patch(request: Request, kind: Kind, context: WriteContext) -> Make:
-    """Return the function that applies the request's patch. Raises ApiError(400, 415) for a patch that is none."""
+    """Return the function that applies the request's patch. Raises ApiError(400, 415, 422) for a patch that is none."""
     patch_type = media_type(request)
+    accepted = _PATCH_TYPES if not kind.custom else (JSON_PATCH, MERGE_PATCH, APPLY_PATCH)
+    if patch_type not in accepted:
+        raise unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: " + ", ".join(accepted)
+        )
+    if request.param("force"):
+        cause = Cause("FieldValueForbidden", "force", "Forbidden: may not be specified for non-apply patch")
+        raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
     if patch_type == JSON_PATCH:
         operations = parse_json(request.body)
         if not isinstance(operations, list):
@@ -45,20 +62,16 @@ def make_patch(request: Request, kind: Kind, context: WriteContext) -> Make:
     if patch_type == MERGE_PATCH:
         patch = _object_patch(request)
         return _checked(lambda obj: apply_merge_patch(obj, patch), kind, context)
-    if patch_type == STRATEGIC_PATCH and not kind.custom:
-        patch = _object_patch(request)
-        return _checked(lambda obj: apply_strategic_patch(obj, patch, kind.schema), kind, context, patch)
-    accepted = _PATCH_TYPES if not kind.custom else (JSON_PATCH, MERGE_PATCH, APPLY_PATCH)
-    raise unsupported_media_type(
-        "the body of the request was in an unknown format - accepted media types include: " + ", ".join(accepted)
-    )
+    patch = _object_patch(request)
+    return _checked(lambda obj: apply_strategic_patch(obj, patch, kind.schema), kind, context, patch)
 
 
 def make_apply(
     request: Request, kind: Kind, context: WriteContext, *, force: bool, clock: Clock
 ) -> tuple[JsonObject, Make]:
     """Return the applied configuration and the function that merges it. Raises ApiError(400)."""
-    applied = parse_yaml(request.body)
+    is_text = media_type(request) != APPLY_CBOR
+    applied = parse_yaml(request.body) if is_text else parse_cbor(request.body, kind.kind)
     if not isinstance(applied, dict):
         raise bad_request("error decoding YAML: the applied configuration must be an object")
     if not applied.get("apiVersion") or not applied.get("kind"):
@@ -69,7 +82,8 @@ def make_apply(
             f"expected: {kind.api_version}"
         )
     check_kind(applied, kind)
-    _check_repeated(request.body, context)
+    if is_text:
+        _check_repeated(request.body, context)
     _check_typed(applied, kind)
     if (applied.get("metadata") or {}).get("managedFields"):
         raise bad_request("metadata.managedFields must be nil")

@@ -25,13 +25,14 @@ from tiphys.apiserver.body import (
     field_manager_of,
     field_validation_of,
     go_type,
+    media_type,
     parse_body,
     text_body,
 )
 from tiphys.apiserver.deadlines import LONG_RUNNING_SUBRESOURCES
 from tiphys.apiserver.deletion import DeleteOptions, parse_delete_options
 from tiphys.apiserver.negotiation import accepted_form
-from tiphys.apiserver.patching import APPLY_PATCH, make_apply, make_patch
+from tiphys.apiserver.patching import APPLY_CBOR, APPLY_PATCH, make_apply, make_patch
 from tiphys.apiserver.presenting import present
 from tiphys.apiserver.reads import Reads, has_table
 from tiphys.apiserver.registry import Combine, Make, Registry, WriteContext, Written, take_status
@@ -303,9 +304,6 @@ async def write_part(call: Call, namespace: str, subresource: str, combine: Comb
     elif is_apply(call.request):
         written = await _apply(call, namespace, combine, context)
     else:
-        if call.request.param("force"):
-            cause = Cause("FieldValueForbidden", "force", "Forbidden: may not be specified for non-apply patch")
-            raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
         make = await registry.heavy.run(len(call.request.body), make_patch, call.request, kind, context)
         written = await registry.update(kind, namespace, name, make, context, combine=combine)
     return answer_written(call, written, context)
@@ -313,7 +311,7 @@ async def write_part(call: Call, namespace: str, subresource: str, combine: Comb
 
 def is_apply(request: Request) -> bool:
     """Return whether a PATCH is a server-side apply."""
-    return request.headers.get("content-type", "").startswith(APPLY_PATCH)
+    return media_type(request) in (APPLY_PATCH, APPLY_CBOR)
 
 
 def prepare_apply(call: Call, kind: Kind, context: WriteContext) -> tuple[JsonObject, Make]:

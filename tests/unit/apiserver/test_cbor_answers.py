@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from assembled_server import Server, running_server
 
-from tiphys.api.cbor import ITEMS_BEGIN, ITEMS_END, SELF_DESCRIBED, decode_cbor, encode_cbor, encode_item
+from tiphys.api.cbor import SELF_DESCRIBED, decode_cbor, encode_cbor
 from tiphys.wire.message import Response, Stream
 
 CBOR = "application/cbor"
@@ -29,14 +29,6 @@ async def ask(server: Server, method: str, path: str, body: Any = None, accept: 
     answer = await server.answer(method, path, data, headers={"accept": accept}, content_type=CBOR)
     assert isinstance(answer, Response) and answer.content_type == CBOR
     data = answer.body_bytes()
-    if data.endswith(ITEMS_END):  # give the list a length, which the reader of requests wants
-        begin = data.index(encode_item("items")) + 6
-        assert data[begin : begin + 1] == ITEMS_BEGIN
-        for count in range(20):
-            try:
-                return decode_cbor(data[:begin] + bytes((0x80 + count,)) + data[begin + 1 : -1])
-            except ValueError:
-                continue
     return decode_cbor(data)
 
 
@@ -57,6 +49,23 @@ async def test_objects_lists_tables_and_statuses(server: Server) -> None:
         400,
         "the object provided is unrecognized (must be of type ConfigMap): unexpected EOF (a1)",
     )
+
+
+async def test_an_apply_patch_merges_and_owns_as_one_in_yaml(server: Server) -> None:
+    applied = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}}
+    path = f"{MAPS}/a?fieldManager=m"
+    headers = {"accept": CBOR}
+    for code in (201, 200):
+        answer = await server.answer(
+            "PATCH", path, encode_cbor(applied), headers=headers, content_type="application/apply-patch+cbor"
+        )
+        assert isinstance(answer, Response) and answer.status == code
+    made = decode_cbor(answer.body_bytes())
+    assert made["data"] == {"k": "v"}
+    assert [(entry["manager"], entry["operation"]) for entry in made["metadata"]["managedFields"]] == [("m", "Apply")]
+    broken = await server.answer("PATCH", path, b"\xa1", content_type="application/apply-patch+cbor")
+    assert isinstance(broken, Response) and broken.status == 400
+    assert b"unexpected EOF" in broken.body_bytes()
 
 
 async def test_custom_resources_and_watches(server: Server) -> None:
