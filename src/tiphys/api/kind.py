@@ -36,6 +36,21 @@ class Context(msgspec.Struct, frozen=True, gc=False):
     kubernetes_version: tuple[int, int] = (1, 37)
     creating: bool = False
     """True while a new object is validated: some rules do not bind objects that are already stored."""
+    requester: Requester | None = None
+    """All that is known of the user; None where nobody asks, as in a check of a pod's template."""
+
+
+class Requester(Protocol):
+    """Who asks, as authentication found it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def uid(self) -> str: ...
+    @property
+    def groups(self) -> Sequence[str]: ...
+    @property
+    def extra(self) -> Mapping[str, Sequence[str]]: ...
 
 
 class Schema(Protocol):

@@ -563,6 +563,7 @@ class Registry:
             context.dry_run,
             self.kinds.kubernetes_version,
             creating,
+            context.user,
         )
 
     def _attributes(

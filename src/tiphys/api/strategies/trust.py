@@ -12,10 +12,11 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tiphys.api.causes import forbidden, immutable, invalid_value, not_supported, required, too_long
+from tiphys.api.causes import forbidden, go_quote, immutable, invalid_value, not_supported, required, too_long
 from tiphys.api.kind import Context, JsonObject, Strategy
-from tiphys.api.names import validate_dns_subdomain, validate_qualified_name
+from tiphys.api.names import validate_dns_label, validate_dns_subdomain, validate_qualified_name
 from tiphys.api.strategies.fields import (
+    Complaints,
     check_required_text,
     check_text,
     clear_status,
@@ -30,6 +31,7 @@ from tiphys.base.errors import Cause
 if TYPE_CHECKING:
     from cryptography import x509
 
+DNS_SUBDOMAIN_LIMIT = 253
 SIGNER_LIMIT = 571
 """Characters: a domain of 253, a slash, a path of 317."""
 BUNDLE_LIMIT = 1 << 20
@@ -43,20 +45,33 @@ _ISSUED_FIELDS = ("certificateChain", "notBefore", "notAfter", "beginRefreshAt")
 
 def check_signer(causes: list[Cause], path: str, signer: str) -> None:
     """Append what is wrong with the name of a signer: a domain and a path of domain-like words."""
+    if not signer:
+        causes.append(required(path))
     domain, slash, rest = signer.partition("/")
-    if len(signer) > SIGNER_LIMIT:
-        causes.append(too_long(path, SIGNER_LIMIT))
-    elif not slash or "/" in rest:
+    if not slash or "/" in rest:
         detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
         causes.append(invalid_value(path, signer, detail))
-    else:
-        check_text(causes, path, domain, validate_dns_subdomain)
-        if "." not in domain:
-            causes.append(
-                invalid_value(path, domain, "should be a domain with at least two segments separated by dots")
-            )
-        for word in rest.split("."):
-            check_text(causes, path, word, validate_dns_subdomain)
+        return
+    if len(domain) > DNS_SUBDOMAIN_LIMIT:
+        causes.append(too_long(path, DNS_SUBDOMAIN_LIMIT))
+    labels = domain.split(".")
+    _check_labels(causes, path, domain, labels, validate_dns_label)
+    if len(labels) < 2:
+        causes.append(invalid_value(path, domain, "should be a domain with at least two segments separated by dots"))
+    _check_labels(causes, path, rest, rest.split("."), validate_dns_subdomain)
+    if len(signer) > SIGNER_LIMIT:
+        causes.append(too_long(path, SIGNER_LIMIT))
+
+
+def _check_labels(causes: list[Cause], path: str, part: str, labels: list[str], rule: Complaints) -> None:
+    for label in labels:
+        for complaint in rule(label):
+            causes.append(invalid_value(path, part, f"validating label {go_quote(label)}: {complaint}"))
+
+
+def pem_blocks(data: bytes) -> list[tuple[str, bytes]]:
+    """Return the label and the body (headers and base64) of each PEM block; what is between them is passed over."""
+    return [(match[1].decode(), match[2]) for match in _BLOCK.finditer(data)]
 
 
 def parse_certificates(text: str) -> tuple[list[x509.Certificate], str]:
@@ -64,8 +79,7 @@ def parse_certificates(text: str) -> tuple[list[x509.Certificate], str]:
     from cryptography import x509
 
     found: list[x509.Certificate] = []
-    for index, match in enumerate(_BLOCK.finditer(text.encode())):
-        label, body = match[1].decode(), match[2]
+    for index, (label, body) in enumerate(pem_blocks(text.encode())):
         if label != "CERTIFICATE":
             return [], f"entry {index} has bad block type: {label}"
         if b":" in body:

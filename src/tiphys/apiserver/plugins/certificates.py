@@ -39,7 +39,7 @@ class CertificatePermissions(Plugin):
         signer = (old.get("spec") or {}).get("signerName") or ""
         if attributes.subresource == "approval":
             self._require(attributes, "approve", signer)
-        elif attributes.subresource == "status" and _issued(new) != _issued(old):
+        elif attributes.subresource == "status" and _decided(new) != _decided(old):
             self._require(attributes, "sign", signer)
 
     def _require(self, attributes: Attributes, verb: str, signer: str) -> None:
@@ -52,8 +52,10 @@ class CertificatePermissions(Plugin):
         return self._authorizer.authorize(user, info).allowed
 
 
-def _issued(request: JsonObject) -> object:
-    return (request.get("status") or {}).get("certificate")
+def _decided(request: JsonObject) -> tuple[object, object]:
+    """Return what only a signer says: the certificate, and why there is none."""
+    status = request.get("status") or {}
+    return status.get("certificate") or "", status.get("conditions") or []
 
 
 def _check_subject(attributes: Attributes, request: JsonObject) -> None:
