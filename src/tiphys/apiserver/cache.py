@@ -40,6 +40,9 @@ LOADED_A_TURN = 2_000
 """Objects that are taken in in one turn of the loop when everything is read anew."""
 RETRY_S = 1.0
 """Pause after the store failed to read, before listing again."""
+PATIENCE_STEPS = 4
+"""Waiting for a revision is timed in as many steps: a process that stood still for long, on a busy machine, has lost one
+of them, and what it is waiting for may have come meanwhile."""
 
 log = logging.getLogger(__name__)
 Listener = Callable[[Sequence[CachedEvent]], None]
@@ -190,6 +193,11 @@ class ResourceCache:
                 del self._namespaces[obj.namespace]
 
 
+def _let_go(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 def _bounds(namespace: str, after: str) -> tuple[str, str, bool]:
     """Return the first key, the end (not included) and whether to begin behind the first, of what is listed."""
     if not namespace:
@@ -258,10 +266,18 @@ class WatchCache:
         """Return when the cache reflects `revision`. Raises TimeoutError."""
         if self._revision >= revision:
             return
-        future = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiters, (revision, next(self._ticket), future))
-        async with asyncio.timeout(timeout_s):
-            await future
+        loop = asyncio.get_running_loop()
+        for _ in range(PATIENCE_STEPS):
+            future = loop.create_future()
+            heapq.heappush(self._waiters, (revision, next(self._ticket), future))
+            timer = loop.call_later(timeout_s / PATIENCE_STEPS, _let_go, future)
+            try:
+                await future
+            finally:
+                timer.cancel()
+            if self._revision >= revision:
+                return
+        raise TimeoutError(f"the watch cache is at revision {self._revision}, not {revision}, after {timeout_s:g} s")
 
     async def refresh(self, timeout_s: float = 3.0) -> None:
         """Return when the cache reflects every commit that was answered before this call."""
@@ -343,9 +359,7 @@ class WatchCache:
     def _wake(self) -> None:
         waiters = self._waiters
         while waiters and waiters[0][0] <= self._revision:
-            future = heapq.heappop(waiters)[2]
-            if not future.done():
-                future.set_result(None)
+            _let_go(heapq.heappop(waiters)[2])
 
     def _close_watchers(self) -> None:
         for resource in self._resources.values():

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 from assembled_server import Server, running_server
 
+from tiphys.apiserver.fairness import upkeep
 from tiphys.apiserver.fairness.gate import NoSeats
 from tiphys.apiserver.fairness.inflight import InFlight
 from tiphys.apiserver.requestinfo import RequestInfo
 from tiphys.apiserver.user import User
 from tiphys.base.clock import ManualClock
-from tiphys.store.interface import Operation
+from tiphys.store.interface import Operation, StoreFailed
 from tiphys.store.memory import MemoryStore
 from tiphys.wire.message import Request, Response, Stream
 
@@ -39,15 +40,20 @@ SCHEMA = {
 
 
 class SlowStore(MemoryStore):
-    """Commits wait until they are let through."""
+    """Commits wait until they are let through, and some are refused."""
 
     def __init__(self) -> None:
         super().__init__()
         self.open = asyncio.Event()
         self.open.set()
+        self.refusals = 0
+        """How many commits are still refused."""
 
-    async def commit(self, operations: list[Operation]) -> int:  # type: ignore[override]
+    async def commit(self, operations: Sequence[Operation]) -> int:
         await self.open.wait()
+        if self.refusals:
+            self.refusals -= 1
+            raise StoreFailed("no space left on device")
         return await super().commit(operations)
 
 
@@ -95,6 +101,15 @@ async def test_what_every_cluster_has_is_there_and_comes_back(version: tuple[int
         await until(complete)
 
 
+async def test_what_the_store_did_not_take_is_written_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "RETRY_S", 0.01)
+    store = SlowStore()
+    async with running_server(store) as server:
+        store.refusals = 15  # of the levels and schemas that are being made
+        await settled(server)
+        assert store.refusals == 0
+
+
 async def test_answers_tell_their_schema_and_level() -> None:
     async with running_server() as server:
         await settled(server)
@@ -124,7 +139,6 @@ async def test_waiting_writes_hold_seats_and_more_are_refused() -> None:
             "subjects": [{"kind": "User", "name": "noxu"}],
         }
         await server.made("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", bind)
-        await asyncio.sleep(0.2)  # what follows the changes is written
         store.open.clear()
         path = "/api/v1/namespaces/default/configmaps"
         writes = [
@@ -189,6 +203,7 @@ async def executing(server: Server, level: str) -> int:
 
 async def test_a_watch_holds_its_seat_until_its_state_is_sent_and_never_longer() -> None:
     async with running_server() as server:
+        await settled(server)
         path = "/api/v1/namespaces/default/configmaps"
         for number in range(450):
             await server.made(path, {"metadata": {"name": f"m{number}"}})

@@ -3,7 +3,7 @@
 `plan_object` is pure: what is there and what should be in, what to write out. Mandatory objects are restored whatever
 was done to them; suggested ones follow the table unless their annotation says "false"; those of another version's table
 that nobody claimed go. `run` does it at the start, after each change and every minute. A write that fails is tried again
-then.
+soon.
 
 Spec: Kubernetes documentation, "API Priority and Fairness: Maintenance of the Mandatory and Suggested Configuration
 Objects"; FlowSchema condition Dangling.
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 CHECK_EVERY_S = 60.0
 RETRY_S = 1.0
+"""Pause after a failure; each further one is twice as long, up to CHECK_EVERY_S."""
 SETTLE_S = 0.05
 """Changes that come together are looked at together."""
 FIELD_MANAGER = "api-priority-and-fairness-config-producer-v1"
@@ -108,32 +109,43 @@ class Upkeep:
     async def run(self, delay_s: float = 0.0) -> None:
         """Keep up for ever. `delay_s`: a start has more urgent things to do; the mandatory rules stand without objects."""
         await asyncio.sleep(delay_s)
+        pause_s = RETRY_S
         while True:
             self._gate.changed.clear()
-            try:
-                await self.sync()
-            except Exception:  # the worker boundary: what fails once must not end the upkeep
-                log.exception("flow schemas and priority levels are not kept up, it is tried again in %.0f s", RETRY_S)
-                await asyncio.sleep(RETRY_S)
+            if not await self._try():
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, CHECK_EVERY_S)
                 continue
+            pause_s = RETRY_S
             try:
                 async with asyncio.timeout(CHECK_EVERY_S):
                     await self._gate.changed.wait()
                 await asyncio.sleep(SETTLE_S)
             except TimeoutError:
-                pass
+                continue  # nothing changed for long: what is there is looked at anyhow
 
-    async def sync(self) -> None:
-        """Do what has to be done now. Idempotent."""
+    async def _try(self) -> bool:
+        """Do what has to be done now; return False when some of it has to be tried again."""
+        try:
+            return await self.sync()
+        except Exception:  # the worker boundary: what fails once must not end the upkeep
+            log.exception("flow schemas and priority levels are not kept up, it is tried again")
+            return False
+
+    async def sync(self) -> bool:
+        """Do what has to be done now, and return whether the server took all of it. Idempotent."""
+        taken = True
         for plural, table in self._tables.items():
             kind = served_kind(self._registry.kinds, plural)
             cached = self._registry.cache.resource(kind.storage_prefix())
             present = {c.name for c in cached}
             wanted = {obj["metadata"]["name"]: obj for obj in table}
-            await asyncio.gather(*(self._ensure(kind, name, wanted.get(name)) for name in sorted({*wanted, *present})))
-        await self._tell_dangling()
+            writes = (self._ensure(kind, name, wanted.get(name)) for name in sorted({*wanted, *present}))
+            taken &= all(await asyncio.gather(*writes))
+        return await self._tell_dangling() and taken
 
-    async def _ensure(self, kind: Kind, name: str, wanted: JsonObject | None) -> None:
+    async def _ensure(self, kind: Kind, name: str, wanted: JsonObject | None) -> bool:
+        """Make one object what the table says; return False when the server did not take it."""
         current = self._registry.current(kind, "", name)
         if wanted is not None:
             wanted = self._converted(kind, wanted)
@@ -151,8 +163,8 @@ class Upkeep:
                 log.info("%s %s is removed: %s", kind.kind, name, plan.reason)
                 await self._registry.delete(kind, "", name, DeleteOptions(), context)
         except ApiError as error:
-            if error.reason not in ("AlreadyExists", "NotFound", "Conflict"):
-                log.warning("%s %s is not as it should be, it is tried again: %s", kind.kind, name, error)
+            return _is_overtaken(kind, name, error)
+        return True
 
     def _converted(self, kind: Kind, wanted: JsonObject) -> JsonObject:
         """Return an object of the table in the version that this server stores, as a fresh copy with its defaults."""
@@ -161,27 +173,34 @@ class Upkeep:
             made = kind.convert(made, wanted["apiVersion"], kind.api_version)
         return {**made, "apiVersion": kind.api_version}
 
-    async def _tell_dangling(self) -> None:
+    async def _tell_dangling(self) -> bool:
         levels_kind = served_kind(self._registry.kinds, "prioritylevelconfigurations")
         levels = {c.name for c in self._registry.cache.resource(levels_kind.storage_prefix())}
         kind = served_kind(self._registry.kinds, "flowschemas")
         names = [c.name for c in self._registry.cache.resource(kind.storage_prefix())]
-        await asyncio.gather(*(self._tell(kind, name, levels) for name in names))
+        return all(await asyncio.gather(*(self._tell(kind, name, levels) for name in names)))
 
-    async def _tell(self, kind: Kind, name: str, levels: set[str]) -> None:
+    async def _tell(self, kind: Kind, name: str, levels: set[str]) -> bool:
+        """Write the condition of one schema; return False when the server did not take it."""
         current = self._registry.current(kind, "", name)
-        if current is None:
-            return
-        planned = plan_dangling(current.obj, levels, self._registry.now())
-        if planned is None:
-            return
+        planned = None if current is None else plan_dangling(current.obj, levels, self._registry.now())
+        if current is None or planned is None:
+            return True
         update = _at(planned, current.revision)
         context = WriteContext(_WRITER, field_manager=STATUS_MANAGER, subresource="status")
         try:
             await self._registry.update(kind, "", name, lambda _: update, context, combine=take_status)
         except ApiError as error:
-            if error.reason not in ("NotFound", "Conflict"):
-                log.warning("the status of FlowSchema %s was not written, it is tried again: %s", name, error)
+            return _is_overtaken(kind, name, error)
+        return True
+
+
+def _is_overtaken(kind: Kind, name: str, error: ApiError) -> bool:
+    """Tell whether a write failed because somebody else was first: their change is an event, and wakes the upkeep."""
+    if error.reason in ("AlreadyExists", "NotFound", "Conflict"):
+        return True
+    log.warning("%s %s is not as it should be, it is tried again: %s", kind.kind, name, error)
+    return False
 
 
 def _at(obj: JsonObject, revision: int) -> JsonObject:
