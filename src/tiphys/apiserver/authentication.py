@@ -16,8 +16,9 @@ from collections.abc import Callable
 import msgspec
 import orjson
 
+from tiphys.api.causes import go_quote
 from tiphys.api.kind import Kind
-from tiphys.apiserver.cache import WatchCache
+from tiphys.apiserver.cache import CachedObject, WatchCache
 from tiphys.apiserver.frontproxy import FrontProxy, remote_user
 from tiphys.apiserver.tokens import REMEMBERED_TOKENS, BadToken, Claims, Tokens
 from tiphys.apiserver.user import ANONYMOUS, AUTHENTICATED, CREDENTIAL, UNAUTHENTICATED, User
@@ -30,6 +31,7 @@ _NOBODY = User(ANONYMOUS, (UNAUTHENTICATED,))
 REMEMBERED_CERTIFICATES = 10_000
 WEBSOCKET_TOKEN = "base64url.bearer.authorization.k8s.io."
 """Beginning of the subprotocol in which a browser sends its token: it can set no header of a WebSocket."""
+_INVALIDATED = "service account token has been invalidated"
 _PLURALS = {"Pod": "pods", "Secret": "secrets", "Node": "nodes"}
 
 
@@ -125,33 +127,43 @@ class RequestAuthenticator:
         named = self._audiences if claims.secret_token else claims.audiences
         matched = tuple(a for a in named if a in audiences)
         if not matched:
-            raise BadToken(f"the token is for {', '.join(claims.audiences)}, not for {', '.join(sorted(audiences))}")
+            told = (" ".join(map(go_quote, names)) for names in (claims.audiences, sorted(audiences)))
+            raise BadToken("token audiences [{}] is invalid for the target audiences [{}]".format(*told))
         self._check_objects(claims)
         return claims.user(), matched
 
     def _check_objects(self, claims: Claims) -> None:
         """A token lives only as long as its service account and the object that it is bound to."""
-        self._check_object("serviceaccounts", claims.namespace, claims.service_account, claims.uid)
+        account = self._object("serviceaccounts", claims.namespace, claims.service_account)
+        if account is None:
+            raise BadToken(f"serviceaccounts {go_quote(claims.service_account)} not found")
+        if account.uid != claims.uid:
+            raise BadToken(f"service account UID ({account.uid}) does not match claim ({claims.uid})")
         if claims.secret_token:
             self._check_secret(claims)
             return
         for bound in claims.bound:
             namespace = "" if bound.kind == "Node" else claims.namespace
-            self._check_object(_PLURALS[bound.kind], namespace, bound.name, bound.uid)
+            there = self._object(_PLURALS[bound.kind], namespace, bound.name)
+            if there is None:
+                raise BadToken(_INVALIDATED)
+            if there.uid != bound.uid:
+                what = bound.kind.lower()
+                raise BadToken(
+                    f"{what} UID ({there.uid}) does not match service account {what} ref claim ({bound.uid})"
+                )
 
     def _check_secret(self, claims: Claims) -> None:
         """The token of a Secret is good as long as the Secret holds it."""
         name = claims.bound[0].name
-        cached = self._cache.resource(self._kind_of("secrets").storage_prefix()).get(claims.namespace, name)
+        cached = self._object("secrets", claims.namespace, name)
         data = orjson.loads(cached.body).get("data") if cached is not None else None
         held = base64.b64decode((data or {}).get("token") or "")
         if held != claims.secret_token.encode():
-            raise BadToken(f"the secret {claims.namespace}/{name} does not hold the token any more")
+            raise BadToken(_INVALIDATED)
 
-    def _check_object(self, plural: str, namespace: str, name: str, uid: str) -> None:
-        cached = self._cache.resource(self._kind_of(plural).storage_prefix()).get(namespace, name)
-        if cached is None or cached.uid != uid:
-            raise BadToken(f"the {plural} object {namespace}/{name} that the token is bound to is gone")
+    def _object(self, plural: str, namespace: str, name: str) -> CachedObject | None:
+        return self._cache.resource(self._kind_of(plural).storage_prefix()).get(namespace, name)
 
 
 def _bearer_token(request: Request) -> str:

@@ -5,7 +5,7 @@ Spec: Kubernetes API reference, authentication.k8s.io and authorization.k8s.io; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tiphys.api.kind import Context, JsonObject
@@ -19,6 +19,9 @@ from tiphys.apiserver.tokens import BadToken
 from tiphys.apiserver.user import User
 from tiphys.base.errors import bad_request, invalid
 from tiphys.wire.message import Answer, Response
+
+_WITHOUT_EMPTY_TIMES = (1, 34)
+"""The first version whose answers leave out a creation time that is not set; those before say null."""
 
 
 def review_handlers(
@@ -53,10 +56,12 @@ def review_handlers(
         return _answer(call, review, status)
 
     async def self_subject(call: Call) -> Answer:
-        return _answer(call, await _review(call), {"userInfo": user_info(call.user)})
+        review = await _review(call)
+        review["metadata"] = {"creationTimestamp": call.registry.now()}
+        return _answer(call, review, {"userInfo": user_info(call.user)})
 
     async def token_review(call: Call) -> Answer:
-        review = await _review(call)
+        review = await _review(call, _require_token)
         spec = review.get("spec") or {}
         wanted = frozenset(spec.get("audiences") or audiences)
         try:
@@ -87,9 +92,17 @@ def user_info(user: User) -> JsonObject:
     return info
 
 
-async def _review(call: Call) -> JsonObject:
+def _require_token(review: JsonObject) -> None:
+    if not (review.get("spec") or {}).get("token"):
+        raise bad_request("token is required for TokenReview in authentication")
+
+
+async def _review(call: Call, check: Callable[[JsonObject], None] | None = None) -> JsonObject:
+    """Return the question, admitted and valid. `check` looks at it first."""
     kind, context = call.kind, call.context()
     review = call.body(kind, context)
+    if check is not None:
+        check(review)
     if kind.namespaced:
         review.setdefault("metadata", {}).setdefault("namespace", call.info.namespace)
     await admit_body(call, "CREATE", review, context)
@@ -102,7 +115,8 @@ async def _review(call: Call) -> JsonObject:
 def _answer(call: Call, review: JsonObject, status: JsonObject) -> Response:
     review["status"] = status
     metadata = review.setdefault("metadata", {})
-    metadata.setdefault("creationTimestamp", None)
+    if call.registry.kinds.kubernetes_version < _WITHOUT_EMPTY_TIMES:
+        metadata.setdefault("creationTimestamp", None)
     return call.reads.render_object(call.kind, review, call.request, status=201)
 
 

@@ -32,8 +32,15 @@ _NODE_NAME = "authentication.kubernetes.io/node-name"
 _NODE_UID = "authentication.kubernetes.io/node-uid"
 
 
+UNKNOWN = "invalid bearer token"
+"""What is said of a token that no issuer here gave out, and before everything else that is wrong with one."""
+
+
 class BadToken(TiphysError):
-    """A bearer token that does not authenticate anybody; the message says why, for the log."""
+    """A bearer token that does not authenticate anybody; the message says why, for the log and for reviews."""
+
+    def __init__(self, why: str = "") -> None:
+        super().__init__(f"[{UNKNOWN}, {why}]" if why else UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +178,10 @@ class Tokens:
                 float(data["exp"]),
                 str(data.get("jti", "")),
             )
+        except jwt.InvalidSignatureError as error:
+            raise BadToken("go-jose/go-jose: error in cryptographic primitive") from error
         except (jwt.PyJWTError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise BadToken(f"not a token of this cluster: {error}") from error
+            raise BadToken from error
 
     def _verify_of_secret(self, token: str) -> Claims:
         """Check a token that the token controller put into a Secret: it does not expire."""

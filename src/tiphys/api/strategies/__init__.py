@@ -76,7 +76,6 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
     ("apps", "Deployment"): deployment.DEPLOYMENT,
     ("apps", "ReplicaSet"): replicaset.REPLICA_SET,
     ("apps", "StatefulSet"): statefulset.STATEFUL_SET,
-    ("authentication.k8s.io", "TokenReview"): reviews.TOKEN_REVIEW,
     ("authorization.k8s.io", "LocalSubjectAccessReview"): reviews.LOCAL_SUBJECT_ACCESS_REVIEW,
     ("authorization.k8s.io", "SelfSubjectAccessReview"): reviews.SELF_SUBJECT_ACCESS_REVIEW,
     ("authorization.k8s.io", "SubjectAccessReview"): reviews.SUBJECT_ACCESS_REVIEW,
