@@ -91,14 +91,17 @@ def check_preconditions(kind: Kind, name: str, obj: JsonObject, revision: int, o
     """Raise ApiError(409) when the object is not the one that the caller means."""
     uid = obj["metadata"].get("uid")
     if options.uid is not None and options.uid != uid:
-        why = f"Precondition failed: UID in precondition: {options.uid}, UID in object meta: {uid}"
-        raise conflict(kind.group, kind.plural, name, why)
+        why = (
+            f"the UID in the precondition ({options.uid}) does not match the UID in record ({uid}). "
+            "The object might have been deleted and then recreated"
+        )
+        raise conflict(kind.group, kind.kind, name, why)
     if options.resource_version is not None and options.resource_version != str(revision):
         why = (
-            f"Precondition failed: ResourceVersion in precondition: {options.resource_version}, "
-            f"ResourceVersion in object meta: {revision}"
+            f"the ResourceVersion in the precondition ({options.resource_version}) does not match the ResourceVersion "
+            f"in record ({revision}). The object might have been modified"
         )
-        raise conflict(kind.group, kind.plural, name, why)
+        raise conflict(kind.group, kind.kind, name, why)
 
 
 def plan_delete(kind: Kind, obj: JsonObject, options: DeleteOptions, now_s: float) -> DeletePlan:

@@ -13,6 +13,15 @@ from tiphys.api.kind import JsonObject, Kind
 from tiphys.base.errors import Cause, bad_request, conflict, invalid
 
 _SYSTEM_METADATA = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
+_REGISTRY_PLACES = {
+    "services": "services/specs",
+    "endpoints": "services/endpoints",
+    "nodes": "minions",
+    "ingresses": "ingress",
+    "customresourcedefinitions": "apiextensions.k8s.io/customresourcedefinitions",
+    "apiservices": "apiregistration.k8s.io/apiservices",
+}
+"""Where upstream keeps kinds that are not at their plural name."""
 
 
 def begin_create(kind: Kind, namespace: str, obj: JsonObject) -> None:
@@ -35,6 +44,42 @@ def settle_create(kind: Kind, namespace: str, obj: JsonObject) -> str:
     return str(metadata.get("name") or "")
 
 
+def check_target(kind: Kind, namespace: str, name: str, obj: JsonObject) -> None:
+    """Raise ApiError(400) when the body of a PUT is not of the object on its URL, whether that exists or not."""
+    metadata = metadata_of(obj)
+    _check_namespace(kind, namespace, metadata)
+    check_name(name, metadata)
+
+
+def check_expected_uid(kind: Kind, namespace: str, name: str, expected: str, current: JsonObject | None) -> None:
+    """Raise ApiError(409) when the object of a PUT was deleted since, and maybe made anew. Upstream tells it as its
+    storage does, with the key there."""
+    uid = current["metadata"].get("uid", "") if current is not None else ""
+    if expected and expected != uid:
+        why = (
+            f"StorageError: invalid object, Code: 4, Key: {_registry_key(kind, namespace, name)}, ResourceVersion: 0, "
+            f"AdditionalErrorMsg: Precondition failed: UID in precondition: {expected}, UID in object meta: {uid}"
+        )
+        raise conflict(kind.group, kind.plural, name, why)
+
+
+def begin_absent(kind: Kind, name: str, obj: JsonObject) -> None:
+    """Make a new object of what was to change one that is not there: an apply, or a PUT of a kind that allows it.
+
+    Raises ApiError."""
+    metadata = metadata_of(obj)
+    check_name(name, metadata)
+    if metadata.get("uid"):
+        why = f"uid mismatch: the provided object specified uid {metadata['uid']}, and no existing object was found"
+        raise conflict(kind.group, kind.plural, name, why)
+    metadata.pop("resourceVersion", None)
+
+
+def _registry_key(kind: Kind, namespace: str, name: str) -> str:
+    place = f"{kind.group}/{kind.plural}" if kind.custom else _REGISTRY_PLACES.get(kind.plural, kind.plural)
+    return "/".join(("/registry", place, *((namespace,) if kind.namespaced else ()), name))
+
+
 def begin_update(
     kind: Kind, namespace: str, name: str, new: JsonObject, old: JsonObject, revision: int, *, locked: bool = False
 ) -> None:
@@ -43,8 +88,7 @@ def begin_update(
     `locked`: the lock was checked before, and the object was changed since by a webhook or policy.
     """
     metadata, old_metadata = metadata_of(new), old["metadata"]
-    check_name(name, metadata)
-    _check_namespace(kind, namespace, metadata, updating=True)
+    check_target(kind, namespace, name, new)
     wanted = metadata.pop("resourceVersion", None)
     if locked:
         pass
@@ -56,14 +100,10 @@ def begin_update(
             "FieldValueInvalid", "metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update"
         )
         raise invalid(kind.group, kind.kind, name, [cause])
-    if metadata.get("uid") and metadata["uid"] != old_metadata.get("uid"):
-        why = (
-            f"Precondition failed: UID in precondition: {metadata['uid']}, "
-            f"UID in object meta: {old_metadata.get('uid')}"
-        )
-        raise conflict(kind.group, kind.plural, name, why)
     metadata["name"] = name
     for key in _SYSTEM_METADATA:
+        if key == "uid" and metadata.get(key):
+            continue  # a PUT was asked for it; a patch that changes it is invalid
         if key in old_metadata:
             metadata[key] = old_metadata[key]
         else:
@@ -91,18 +131,11 @@ def check_name(name: str, metadata: dict[str, Any]) -> None:
         raise bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
 
 
-def _check_namespace(kind: Kind, namespace: str, metadata: dict[str, Any], *, updating: bool = False) -> None:
-    given = metadata.get("namespace") or ""
+def _check_namespace(kind: Kind, namespace: str, metadata: dict[str, Any]) -> None:
+    """Raise ApiError(400) for the namespace of another URL; objects of the cluster lose theirs without a word."""
     if not kind.namespaced:
-        if given:
-            cause = Cause("FieldValueForbidden", "metadata.namespace", "Forbidden: not allowed on this type")
-            raise invalid(kind.group, kind.kind, metadata.get("name", ""), [cause])
         metadata.pop("namespace", None)
         return
-    if given and given != namespace:
-        if updating:
-            raise bad_request(
-                f"the namespace of the object ({given}) does not match the namespace on the URL ({namespace})"
-            )
+    if metadata.get("namespace") not in (None, "", namespace):
         raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
     metadata["namespace"] = namespace

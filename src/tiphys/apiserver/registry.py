@@ -34,7 +34,7 @@ from tiphys.apiserver.cached import CachedObject, in_version
 from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.deletion import DeleteOptions, check_preconditions, is_removable, plan_delete
 from tiphys.apiserver.heavy import HEAVY_BYTES, Heavy
-from tiphys.apiserver.identity import begin_create, begin_update, check_name, metadata_of, settle_create
+from tiphys.apiserver.identity import begin_absent, begin_create, begin_update, check_expected_uid, settle_create
 from tiphys.apiserver.user import User
 from tiphys.base.clock import Clock, Randomness, format_time
 from tiphys.base.errors import (
@@ -335,16 +335,18 @@ class Registry:
         """Change an object: `make` computes the wanted one from the current one, as often as others write between.
 
         A wanted object with a resourceVersion other than the current one is a conflict. `combine` limits what the
-        subresource may change. With `create_absent`, an absent object is created from `make({})`.
+        subresource may change. With `create_absent`, an absent object is created from `make({})`. With `uid`, an object
+        with another one, or none, is a conflict.
         """
         stored = self.working_kind(kind)
         current = await self.newest(stored, namespace, name)
         for _ in range(CONFLICT_TRIES):
+            check_expected_uid(kind, namespace, name, uid, None if current is None else current.obj)
             if current is None:
                 if not create_absent:
                     raise not_found(kind.group, kind.plural, name)
                 wanted = await self.heavy.run(context.size_bytes, make, {})
-                check_name(name, metadata_of(wanted))
+                begin_absent(kind, name, wanted)
                 return await self.create(kind, namespace, wanted, context)
             try:
                 return await self._update_once(kind, stored, namespace, name, make, combine, current, context)

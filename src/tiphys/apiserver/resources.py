@@ -31,6 +31,7 @@ from tiphys.apiserver.body import (
 )
 from tiphys.apiserver.deadlines import LONG_RUNNING_SUBRESOURCES
 from tiphys.apiserver.deletion import DeleteOptions, parse_delete_options
+from tiphys.apiserver.identity import check_target
 from tiphys.apiserver.negotiation import accepted_form
 from tiphys.apiserver.patching import APPLY_CBOR, APPLY_PATCH, make_apply, make_patch
 from tiphys.apiserver.presenting import present
@@ -296,10 +297,18 @@ async def write_part(call: Call, namespace: str, subresource: str, combine: Comb
     registry, kind, name = call.registry, call.kind, call.info.name
     if call.info.verb == "update":
         obj = await call.read_body(context)
+        check_target(kind, namespace, name, obj)
         make: Make = lambda current: orjson.loads(orjson.dumps(obj))  # noqa: E731
         create_absent = not subresource and kind.strategy.allow_create_on_update
         written = await registry.update(
-            kind, namespace, name, make, context, combine=combine, create_absent=create_absent
+            kind,
+            namespace,
+            name,
+            make,
+            context,
+            combine=combine,
+            uid=obj["metadata"].get("uid") or "",
+            create_absent=create_absent,
         )
     elif is_apply(call.request):
         written = await _apply(call, namespace, combine, context)
