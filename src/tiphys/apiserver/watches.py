@@ -1,7 +1,7 @@
 """The fan-out of watches: each change is matched and encoded once for all watchers that want the same.
 
 Watchers with the same kind, selection and rendering form a group. A batch of changes becomes one buffer a group, and
-the same buffer goes to every sink of it: one call each. A watcher leaves when its time is over, when its peer goes,
+the same buffer goes to every sink of it (`wire/broadcast.py`). A watcher leaves when its time is over, when its peer goes,
 when it has not taken more than `pending_bytes` (a slow reader is closed and comes back with its last revision), or
 when the cache lost events.
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tiphys.api.selectors import FieldRequirement
@@ -33,6 +33,7 @@ from tiphys.apiserver.rendering import Rendering
 from tiphys.apiserver.slices import SLICE_OBJECTS, is_one_slice, take_turns, weighed_slices
 from tiphys.base.errors import ApiError
 from tiphys.base.metrics import Series, exponential
+from tiphys.wire.broadcast import Broadcast
 from tiphys.wire.message import Sink
 
 log = logging.getLogger(__name__)
@@ -88,8 +89,8 @@ class Group:
     """The next event is these watchers' first: a table then carries its columns, and they move to another group."""
     watchers: dict[Watcher, None] = field(default_factory=dict)
     unchecked_bytes: int = 0
-    sends: list[Callable[[bytes], None]] | None = None
-    """Bound methods of the sinks, made again after a change of `watchers`."""
+    sinks: Broadcast = field(default_factory=Broadcast)
+    """Those of the watchers."""
     converts: bool = False
     """A webhook may have to be asked for what this group wants."""
     waiting: list[CachedEvent] = field(default_factory=list)
@@ -120,13 +121,17 @@ class Group:
         self.frames = len(frames)
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
-    def send(self, data: bytes) -> None:
-        """Send one buffer to every watcher."""
-        sends = self.sends
-        if sends is None:
-            sends = self.sends = [watcher.sink.send for watcher in self.watchers]
-        for send in sends:
-            send(data)
+    def take(self, watcher: Watcher) -> None:
+        """Put a watcher in."""
+        watcher.group = self
+        self.watchers[watcher] = None
+        self.sinks.add(watcher.sink)
+
+    def release(self, watcher: Watcher) -> None:
+        """Take a watcher out; it still gets what was sent before."""
+        watcher.group = None
+        self.watchers.pop(watcher, None)
+        self.sinks.discard(watcher.sink)
 
     def bookmark(self, revision: int, annotations: Mapping[str, str] | None = None) -> bytes:
         single = self.rendering.bookmark(revision, annotations, columns=self.columns)
@@ -177,18 +182,14 @@ class Fanout:
         if group is None:
             group = self._groups[template.key] = template
             self._shelf(group, make=True)[group.key] = group
-        group.watchers[watcher] = None
-        group.sends = None
-        watcher.group = group
+        group.take(watcher)
 
     def leave(self, watcher: Watcher) -> None:
         """Take a watcher out. Idempotent."""
         group = watcher.group
         if group is None:
             return
-        watcher.group = None
-        group.watchers.pop(watcher, None)
-        group.sends = None
+        group.release(watcher)
         if not group.watchers and self._groups.get(group.key) is group:
             if group.pump is not None:
                 group.pump.cancel()
@@ -252,7 +253,7 @@ class Fanout:
         data = self._encode(group, events)
         if not data:
             return False
-        group.send(data)
+        group.sinks.send(data)
         self._count(group.selection.kind.version, group.frames * len(group.watchers), len(data) * len(group.watchers))
         group.unchecked_bytes += len(data)
         if group.unchecked_bytes >= CHECK_BYTES:
@@ -347,7 +348,7 @@ class Fanout:
         for number, group in enumerate(list(self._groups.values()), 1):
             revision = self._cache.revision()
             if group.bookmarks and revision > group.after and group.pump is None:
-                group.send(group.bookmark(revision))
+                group.sinks.send(group.bookmark(revision))
             if number % BOOKMARKS_A_TURN == 0:
                 await asyncio.sleep(0)
 

@@ -155,6 +155,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._raw is not None:
             self._raw.pause_writing()
 
+        elif self._stream is not None:
+            self._stream.paused()
     def resume_writing(self) -> None:
         self.writing_paused = False
         self._since = self._server.tick

@@ -14,9 +14,10 @@ import re
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tiphys.base.clock import Clock, SystemClock
 from tiphys.wire.connection import HttpConnection
@@ -24,6 +25,9 @@ from tiphys.wire.encoding import Target, decode_target, encode_chunk
 from tiphys.wire.message import Handler
 from tiphys.wire.sink import StreamSink
 from tiphys.wire.step import Stepper
+
+if TYPE_CHECKING:
+    from tiphys.wire.broadcast import Broadcast
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +92,10 @@ class HttpServer:
         """Targets by request line, of those seen lately."""
         self._chunked = (b"", b"")
         """The buffer that was sent last in this turn, and its chunk."""
-        self._dirty: list[StreamSink] = []
-        """Streams with something to send, flushed together once per turn of the loop."""
+        self._dirty: deque[StreamSink | Broadcast] = deque()
+        """What has something to send, flushed together once per turn of the loop."""
+        self._flushing = False
+        """A flush is due, or runs."""
         self.stopping = False
         self._empty: asyncio.Future[None] | None = None
 
@@ -197,9 +203,10 @@ class HttpServer:
                 self._targets[line] = target
         return target
 
-    def flush_soon(self, sink: StreamSink) -> None:
-        """Flush a stream at the end of this turn of the loop, or of one of the next when there are many."""
-        if not self._dirty:
+    def flush_soon(self, sink: StreamSink | Broadcast) -> None:
+        """Flush a stream, or many, at the end of this turn of the loop, or of one of the next when there are many."""
+        if not self._flushing:
+            self._flushing = True
             self.loop.call_soon(self._flush)
         self._dirty.append(sink)
 
@@ -210,11 +217,17 @@ class HttpServer:
         return self._chunked[1]
 
     def _flush(self) -> None:
-        dirty = self._dirty
-        self._dirty = dirty[FLUSHED_A_TURN:]
-        if self._dirty:
+        dirty, room = self._dirty, FLUSHED_A_TURN
+        while dirty and room > 0:
+            sink = dirty.popleft()
+            try:
+                room -= sink.flush(room)
+            except RuntimeError as error:  # its socket was closed in this very turn; the connection is told next
+                log.debug("a stream ends while it is written: %s", error)
+            if not sink.done:
+                dirty.append(sink)
+        self._flushing = bool(dirty)
+        if dirty:
             self.loop.call_soon(self._flush)
-        for sink in dirty[:FLUSHED_A_TURN]:
-            sink.flush()
-        if not self._dirty:
+        else:
             self._chunked = (b"", b"")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tiphys.wire.encoding import LAST_CHUNK, encode_chunk
 
 if TYPE_CHECKING:
+    from tiphys.wire.broadcast import Broadcast
     from tiphys.wire.connection import HttpConnection
     from tiphys.wire.server import HttpServer
 
@@ -31,19 +32,25 @@ class StreamSink:
         "_connection",
         "_ended",
         "_parts",
-        "_server",
         "_size",
         "_stop",
         "_transport",
         "_waiting",
+        "broadcast",
+        "server",
+        "write",
     )
 
     def __init__(
         self, server: HttpServer, connection: HttpConnection, transport: asyncio.Transport, chunked: bool
     ) -> None:
-        self._server = server
+        self.server = server
         self._connection = connection
         self._transport = transport
+        self.write = transport.write
+        """Writes a chunk past what waits here: for the broadcast alone."""
+        self.broadcast: Broadcast | None = None
+        """Where this stands together with others: what is sent there comes before all that is sent here from now."""
         self._chunked = chunked
         self._parts: list[bytes] = []
         self._size = 0
@@ -64,10 +71,22 @@ class StreamSink:
     def send(self, data: bytes) -> None:
         if self._closed or not data:
             return
+        if self.broadcast is not None:
+            self.broadcast.part(self)
         if not self._parts:
-            self._server.flush_soon(self)
+            self.server.flush_soon(self)
         self._parts.append(data)
         self._size += len(data)
+
+    @property
+    def even(self) -> bool:
+        """Return whether the client has taken all that was sent, and could be written to directly."""
+        return not self._parts and self._chunked and not self._closed and not self._connection.writing_paused
+
+    def paused(self) -> None:
+        """The socket takes nothing now."""
+        if self.broadcast is not None:
+            self.broadcast.part(self)
 
     def pending_bytes(self) -> int:
         return 0 if self._ended else self._size + self._transport.get_write_buffer_size()
@@ -92,15 +111,17 @@ class StreamSink:
     def close(self) -> None:
         if self._closed:
             return
+        if self.broadcast is not None:
+            self.broadcast.part(self)
         self._closed = True
         self._call_stop()
         if not self._parts:
-            self._server.flush_soon(self)
+            self.server.flush_soon(self)
 
-    def flush(self) -> None:
-        """Write what is queued, unless the socket takes nothing now."""
+    def flush(self, room: int = 1) -> int:
+        """Write what is queued, unless the socket takes nothing now. Return 1: one stream was written."""
         if self._ended or self._connection.writing_paused:
-            return
+            return 1
         parts = self._parts
         if parts:
             data = parts[0] if len(parts) == 1 else b"".join(parts)
@@ -109,7 +130,7 @@ class StreamSink:
             if self._closed:
                 self._transport.write((encode_chunk(data) + LAST_CHUNK) if self._chunked else data)
             else:
-                self._transport.write(self._server.chunk_of(data) if self._chunked else data)
+                self._transport.write(self.server.chunk_of(data) if self._chunked else data)
         elif self._closed and self._chunked:
             self._transport.write(LAST_CHUNK)
         if self._closed:
@@ -117,10 +138,18 @@ class StreamSink:
             self._connection.stream_ended()
         if self._waiting and (self._ended or not self._connection.writing_paused):
             self._wake()
+        return 1
+
+    @property
+    def done(self) -> bool:
+        """Whether no flush is due: what the socket does not take now is written when it does."""
+        return True
 
     def lost(self) -> None:
         """The peer is gone."""
         self._ended = self._closed = True
+        if self.broadcast is not None:
+            self.broadcast.discard(self)
         self._parts.clear()
         self._size = 0
         self._wake()
