@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from tiphys.api.views.meta import ObjectMeta, View
+from tiphys.api.views.meta import Condition, ObjectMeta, View
 from tiphys.base.clock import format_time, parse_time
 from tiphys.base.errors import ApiError
 from tiphys.client import resources
@@ -29,13 +29,9 @@ PENDING_S = 24 * 3600.0
 FAILED_REASON = "SignerValidationFailure"
 
 
-class RequestCondition(View, frozen=True):
-    type: str = ""
+class RequestCondition(Condition, frozen=True):
     status: str = "True"
-    reason: str = ""
-    message: str = ""
     last_update_time: str | None = None
-    last_transition_time: str | None = None
 
 
 class RequestSpec(View, frozen=True):
@@ -120,7 +116,7 @@ class CertificateLoop:
             now = format_time(deps.clock.now_s())
             failed = {"type": "Failed", "status": "True", "reason": FAILED_REASON, "message": why_not}
             times = {"lastUpdateTime": now, "lastTransitionTime": now}
-            kept = [msgspec.to_builtins(c) for c in request.status.conditions]
+            kept = [c.to_object() for c in request.status.conditions]
             await self._write(request, {"conditions": [*kept, {**failed, **times}]})
             return
         certificate = sign(wish, deps.cluster_ca.encode(), deps.cluster_ca_key_pem, deps.clock.now_s())

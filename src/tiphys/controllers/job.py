@@ -14,7 +14,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from tiphys.api.views.batch import JobCondition
 from tiphys.base.clock import format_time, parse_time
 from tiphys.base.errors import ApiError
 from tiphys.client import resources
@@ -314,7 +313,7 @@ def _start_time(job: Job, plan: JobPlan, now: str) -> str | None:
 
 def _conditions(job: Job, plan: JobPlan, now: str, *, is_free: bool) -> list[dict[str, Any]] | None:
     """Return the new list of conditions, None if it stays."""
-    conditions = [_dump(c) for c in job.status.conditions]
+    conditions = [c.to_object() for c in job.status.conditions]
     before = [dict(c) for c in conditions]
     told = next((c for c in conditions if c["type"] == "Suspended"), None)
     if plan.suspended and (told is None or told["status"] != "True"):
@@ -344,17 +343,6 @@ def _set(conditions: list[dict[str, Any]], type_: str, status: str, reason: str,
             conditions[number] = new
             return
     conditions.append(new)
-
-
-def _dump(c: JobCondition) -> dict[str, Any]:
-    return {
-        "type": c.type,
-        "status": c.status,
-        "lastProbeTime": c.last_probe_time,
-        "lastTransitionTime": c.last_transition_time,
-        "reason": c.reason,
-        "message": c.message,
-    }
 
 
 def _is_running(pod: Pod) -> bool:

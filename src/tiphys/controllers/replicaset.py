@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tiphys.api.views.apps import ReplicaSetCondition
-from tiphys.api.views.meta import LabelSelector, View
+from tiphys.api.views.meta import Condition, LabelSelector, View
 from tiphys.base.clock import format_time
 from tiphys.base.errors import ApiError
 from tiphys.client import resources
@@ -162,7 +161,7 @@ def plan_status(
 
 
 def plan_conditions(
-    old: Sequence[ReplicaSetCondition], failure: tuple[str, str] | None, now_s: float
+    old: Sequence[Condition], failure: tuple[str, str] | None, now_s: float
 ) -> list[dict[str, Any]] | None:
     """Return the new list of conditions, None if it stays: ReplicaFailure appears and goes with the failure."""
     had = next((c for c in old if c.type == "ReplicaFailure"), None)
@@ -170,17 +169,7 @@ def plan_conditions(
         return None
     if failure is not None and had is not None and had.reason == failure[0]:
         return None
-    kept = [
-        {
-            "type": c.type,
-            "status": c.status,
-            "reason": c.reason,
-            "message": c.message,
-            "lastTransitionTime": c.last_transition_time,
-        }
-        for c in old
-        if c.type != "ReplicaFailure"
-    ]
+    kept = [c.to_object() for c in old if c.type != "ReplicaFailure"]
     if failure is not None:
         kept.append(
             {

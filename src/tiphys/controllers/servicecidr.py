@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from tiphys.api.views.meta import ObjectMeta, PartialObject, View, decode_view
+from tiphys.api.views.meta import Condition, ObjectMeta, PartialObject, View, decode_view
 from tiphys.base.clock import format_time
 from tiphys.base.errors import ApiError
 from tiphys.client import resources
@@ -25,11 +25,6 @@ from tiphys.controllers.shared import Controller, Shared
 FINALIZER = "networking.k8s.io/service-cidr-finalizer"
 READY = "Kubernetes Service CIDR is ready"
 IN_USE = "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new ServiceCIDR"
-
-
-class Condition(View, frozen=True):
-    type: str = ""
-    status: str = ""
 
 
 class ServiceCidrSpec(View, frozen=True):

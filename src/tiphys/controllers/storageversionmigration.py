@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from tiphys.api.views.meta import ObjectMeta, PartialObject, View, decode_view
+from tiphys.api.views.meta import Condition, ObjectMeta, PartialObject, View, decode_view
 from tiphys.base.clock import format_time, parse_time
 from tiphys.base.errors import ApiError, TiphysError
 from tiphys.client import resources
@@ -41,14 +41,6 @@ RETRY_UNKNOWN_S = 2.0
 PAGE = 500
 _PASSED_OVER = (404, 409)
 _RETRIED = (429, 500, 503, 504)
-
-
-class Condition(View, frozen=True):
-    type: str = ""
-    status: str = ""
-    last_transition_time: str = ""
-    reason: str = ""
-    message: str = ""
 
 
 class GroupResource(View, frozen=True):

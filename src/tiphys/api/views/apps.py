@@ -1,9 +1,9 @@
-"""Typed views of Deployments, ReplicaSets, DaemonSets, StatefulSets and their ControllerRevisions. Every field is optional here: validation is the API server's. See views/meta.py."""
+"""Typed views of parts of Deployments, ReplicaSets, DaemonSets and StatefulSets: their strategies and statuses. Every
+field is optional here: validation is the API server's. See views/meta.py; controllers/views.py has the whole objects."""
 
 from __future__ import annotations
 
-from tiphys.api.views.meta import LabelSelector, ObjectMeta, View
-from tiphys.api.views.pod import PodTemplateSpec
+from tiphys.api.views.meta import Condition, View
 
 
 class RollingUpdateDeployment(View, frozen=True):
@@ -16,24 +16,8 @@ class DeploymentStrategy(View, frozen=True):
     type: str = ""
 
 
-class DeploymentSpec(View, frozen=True):
-    min_ready_seconds: int | None = None
-    paused: bool | None = None
-    progress_deadline_seconds: int | None = None
-    replicas: int | None = None
-    revision_history_limit: int | None = None
-    selector: LabelSelector | None = None
-    strategy: DeploymentStrategy | None = None
-    template: PodTemplateSpec | None = None
-
-
-class DeploymentCondition(View, frozen=True):
-    last_transition_time: str | None = None
+class DeploymentCondition(Condition, frozen=True):
     last_update_time: str | None = None
-    message: str = ""
-    reason: str = ""
-    status: str = ""
-    type: str = ""
 
 
 class DeploymentStatus(View, frozen=True):
@@ -48,41 +32,14 @@ class DeploymentStatus(View, frozen=True):
     updated_replicas: int | None = None
 
 
-class Deployment(View, frozen=True):
-    metadata: ObjectMeta = ObjectMeta()
-    spec: DeploymentSpec = DeploymentSpec()
-    status: DeploymentStatus = DeploymentStatus()
-
-
-class ReplicaSetSpec(View, frozen=True):
-    min_ready_seconds: int | None = None
-    replicas: int | None = None
-    selector: LabelSelector | None = None
-    template: PodTemplateSpec | None = None
-
-
-class ReplicaSetCondition(View, frozen=True):
-    last_transition_time: str | None = None
-    message: str = ""
-    reason: str = ""
-    status: str = ""
-    type: str = ""
-
-
 class ReplicaSetStatus(View, frozen=True):
     available_replicas: int | None = None
-    conditions: tuple[ReplicaSetCondition, ...] = ()
+    conditions: tuple[Condition, ...] = ()
     fully_labeled_replicas: int | None = None
     observed_generation: int | None = None
     ready_replicas: int | None = None
     replicas: int | None = None
     terminating_replicas: int | None = None
-
-
-class ReplicaSet(View, frozen=True):
-    metadata: ObjectMeta = ObjectMeta()
-    spec: ReplicaSetSpec = ReplicaSetSpec()
-    status: ReplicaSetStatus = ReplicaSetStatus()
 
 
 class RollingUpdateDaemonSet(View, frozen=True):
@@ -95,25 +52,9 @@ class DaemonSetUpdateStrategy(View, frozen=True):
     type: str = ""
 
 
-class DaemonSetSpec(View, frozen=True):
-    min_ready_seconds: int | None = None
-    revision_history_limit: int | None = None
-    selector: LabelSelector | None = None
-    template: PodTemplateSpec | None = None
-    update_strategy: DaemonSetUpdateStrategy | None = None
-
-
-class DaemonSetCondition(View, frozen=True):
-    last_transition_time: str | None = None
-    message: str = ""
-    reason: str = ""
-    status: str = ""
-    type: str = ""
-
-
 class DaemonSetStatus(View, frozen=True):
     collision_count: int | None = None
-    conditions: tuple[DaemonSetCondition, ...] = ()
+    conditions: tuple[Condition, ...] = ()
     current_number_scheduled: int | None = None
     desired_number_scheduled: int | None = None
     number_available: int | None = None
@@ -122,17 +63,6 @@ class DaemonSetStatus(View, frozen=True):
     number_unavailable: int | None = None
     observed_generation: int | None = None
     updated_number_scheduled: int | None = None
-
-
-class DaemonSet(View, frozen=True):
-    metadata: ObjectMeta = ObjectMeta()
-    spec: DaemonSetSpec = DaemonSetSpec()
-    status: DaemonSetStatus = DaemonSetStatus()
-
-
-class ControllerRevision(View, frozen=True):
-    metadata: ObjectMeta = ObjectMeta()
-    revision: int | None = None
 
 
 class StatefulSetOrdinals(View, frozen=True):
@@ -154,31 +84,10 @@ class StatefulSetUpdateStrategy(View, frozen=True):
     type: str = ""
 
 
-class StatefulSetSpec(View, frozen=True):
-    min_ready_seconds: int | None = None
-    ordinals: StatefulSetOrdinals | None = None
-    persistent_volume_claim_retention_policy: StatefulSetPersistentVolumeClaimRetentionPolicy | None = None
-    pod_management_policy: str = ""
-    replicas: int | None = None
-    revision_history_limit: int | None = None
-    selector: LabelSelector | None = None
-    service_name: str = ""
-    template: PodTemplateSpec | None = None
-    update_strategy: StatefulSetUpdateStrategy | None = None
-
-
-class StatefulSetCondition(View, frozen=True):
-    last_transition_time: str | None = None
-    message: str = ""
-    reason: str = ""
-    status: str = ""
-    type: str = ""
-
-
 class StatefulSetStatus(View, frozen=True):
     available_replicas: int | None = None
     collision_count: int | None = None
-    conditions: tuple[StatefulSetCondition, ...] = ()
+    conditions: tuple[Condition, ...] = ()
     current_replicas: int | None = None
     current_revision: str = ""
     observed_generation: int | None = None
@@ -186,9 +95,3 @@ class StatefulSetStatus(View, frozen=True):
     replicas: int | None = None
     update_revision: str = ""
     updated_replicas: int | None = None
-
-
-class StatefulSet(View, frozen=True):
-    metadata: ObjectMeta = ObjectMeta()
-    spec: StatefulSetSpec = StatefulSetSpec()
-    status: StatefulSetStatus = StatefulSetStatus()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import field
 
-from tiphys.api.views.meta import ObjectMeta, ObjectReference, View
+from tiphys.api.views.meta import Condition, ObjectMeta, ObjectReference, View
 from tiphys.api.views.pod import LocalObjectReference
 
 
@@ -36,16 +36,8 @@ class NamespaceSpec(View, frozen=True):
     finalizers: tuple[str, ...] = ()
 
 
-class NamespaceCondition(View, frozen=True):
-    last_transition_time: str | None = None
-    message: str = ""
-    reason: str = ""
-    status: str = ""
-    type: str = ""
-
-
 class NamespaceStatus(View, frozen=True):
-    conditions: tuple[NamespaceCondition, ...] = ()
+    conditions: tuple[Condition, ...] = ()
     phase: str = ""
 
 

@@ -96,3 +96,7 @@ class Condition(View, frozen=True):
     message: str = ""
     last_transition_time: str | None = None
     observed_generation: int | None = None
+
+    def to_object(self) -> dict[str, Any]:
+        """Return the condition as it is written back into a list of conditions: without what is empty."""
+        return {key: value for key, value in msgspec.to_builtins(self).items() if value not in (None, "")}

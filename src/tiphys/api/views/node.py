@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import field
 
-from tiphys.api.views.meta import ObjectMeta, View
+from tiphys.api.views.meta import Condition, ObjectMeta, View
 
 
 class Taint(View, frozen=True):
@@ -30,13 +30,8 @@ class NodeAddress(View, frozen=True):
     type: str = ""
 
 
-class NodeCondition(View, frozen=True):
+class NodeCondition(Condition, frozen=True):
     last_heartbeat_time: str | None = None
-    last_transition_time: str | None = None
-    message: str = ""
-    reason: str = ""
-    status: str = ""
-    type: str = ""
 
 
 class DaemonEndpoint(View, frozen=True):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from msgspec import field
 
-from tiphys.api.views.meta import LabelSelector, ObjectMeta, View
+from tiphys.api.views.meta import Condition, LabelSelector, ObjectMeta, View
 
 
 class NodeSelectorRequirement(View, frozen=True):
@@ -250,7 +250,9 @@ class VolumeMount(View, frozen=True):
     sub_path_expr: str = ""
 
 
-class Container(View, frozen=True):
+class AnyContainer(View, frozen=True):
+    """What containers and ephemeral containers have in common."""
+
     args: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     env: tuple[EnvVar, ...] = ()
@@ -265,7 +267,6 @@ class Container(View, frozen=True):
     resize_policy: tuple[ContainerResizePolicy, ...] = ()
     resources: ResourceRequirements | None = None
     restart_policy: str = ""
-    restart_policy_rules: tuple[ContainerRestartRule, ...] = ()
     security_context: SecurityContext | None = None
     startup_probe: Probe | None = None
     stdin: bool | None = None
@@ -276,6 +277,14 @@ class Container(View, frozen=True):
     volume_devices: tuple[VolumeDevice, ...] = ()
     volume_mounts: tuple[VolumeMount, ...] = ()
     working_dir: str = ""
+
+
+class Container(AnyContainer, frozen=True):
+    restart_policy_rules: tuple[ContainerRestartRule, ...] = ()
+
+
+class EphemeralContainer(AnyContainer, frozen=True):
+    target_container_name: str = ""
 
 
 class PodDNSConfigOption(View, frozen=True):
@@ -287,34 +296,6 @@ class PodDNSConfig(View, frozen=True):
     nameservers: tuple[str, ...] = ()
     options: tuple[PodDNSConfigOption, ...] = ()
     searches: tuple[str, ...] = ()
-
-
-class EphemeralContainer(View, frozen=True):
-    args: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()
-    env: tuple[EnvVar, ...] = ()
-    env_from: tuple[EnvFromSource, ...] = ()
-    image: str = ""
-    image_pull_policy: str = ""
-    lifecycle: Lifecycle | None = None
-    liveness_probe: Probe | None = None
-    name: str = ""
-    ports: tuple[ContainerPort, ...] = ()
-    readiness_probe: Probe | None = None
-    resize_policy: tuple[ContainerResizePolicy, ...] = ()
-    resources: ResourceRequirements | None = None
-    restart_policy: str = ""
-    security_context: SecurityContext | None = None
-    startup_probe: Probe | None = None
-    stdin: bool | None = None
-    stdin_once: bool | None = None
-    target_container_name: str = ""
-    termination_message_path: str = ""
-    termination_message_policy: str = ""
-    tty: bool | None = None
-    volume_devices: tuple[VolumeDevice, ...] = ()
-    volume_mounts: tuple[VolumeMount, ...] = ()
-    working_dir: str = ""
 
 
 class HostAlias(View, frozen=True):
@@ -530,14 +511,8 @@ class PodSpec(View, frozen=True):
     volumes: tuple[Volume, ...] = ()
 
 
-class PodCondition(View, frozen=True):
+class PodCondition(Condition, frozen=True):
     last_probe_time: str | None = None
-    last_transition_time: str | None = None
-    message: str = ""
-    observed_generation: int | None = None
-    reason: str = ""
-    status: str = ""
-    type: str = ""
 
 
 class ContainerStateRunning(View, frozen=True):
@@ -613,8 +588,3 @@ class Pod(View, frozen=True):
     metadata: ObjectMeta = ObjectMeta()
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
-
-
-class PodTemplateSpec(View, frozen=True):
-    metadata: ObjectMeta = ObjectMeta()
-    spec: PodSpec = PodSpec()
