@@ -11,8 +11,6 @@ Spec: Kubernetes documentation, "Extend the Kubernetes API with CustomResourceDe
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Sequence
 
 import orjson
@@ -29,13 +27,13 @@ from tiphys.apiserver.customresources import (
     terminating_condition,
 )
 from tiphys.apiserver.deletion import DeleteOptions
+from tiphys.apiserver.dirtynames import DirtyNames
 from tiphys.apiserver.registry import Make, Registry, WriteContext, take_status
 from tiphys.apiserver.user import API_SERVER
 from tiphys.base.errors import ApiError
 
-log = logging.getLogger(__name__)
-
-RETRY_S = 0.2
+FINISH_AGAIN_S = 1.0
+"""How long finalizers of objects are waited for before a deleted definition is looked at again."""
 
 
 class CustomResources:
@@ -52,10 +50,9 @@ class CustomResources:
         self._served: dict[str, list[Kind]] = {}
         self._fingerprints: dict[str, bytes] = {}
         self._terminating: set[str] = set()
-        self._dirty: dict[str, None] = {}
+        self._dirty = DirtyNames("CustomResourceDefinition", self._settle)
         self._refused: dict[str, None] = {}
         """Definitions that want a name which another one has: they are looked at again when names become free."""
-        self._wake = asyncio.Event()
 
     async def load(self) -> None:
         """Serve what is established already, and listen from now on."""
@@ -63,30 +60,11 @@ class CustomResources:
         self._definitions.on_reset.add(self._on_reset)
         for cached in self._definitions.objects():
             self._serve(cached.decode())
-            self._dirty[cached.name] = None
-        if self._dirty:
-            self._wake.set()
+            self._dirty.mark(cached.name)
 
     async def run(self) -> None:
         """Settle definitions as they change."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._dirty:
-                name = next(iter(self._dirty))
-                del self._dirty[name]
-                try:
-                    await self._settle(name)
-                except ApiError as error:
-                    log.warning("custom resource definition %s is tried again: %s", name, error)
-                    asyncio.get_running_loop().call_later(RETRY_S, self._mark, name)
-                except Exception:  # the worker boundary: a bug with one definition must not stop the others
-                    log.exception("custom resource definition %s is tried again after a failure", name)
-                    asyncio.get_running_loop().call_later(RETRY_S, self._mark, name)
-
-    def _mark(self, name: str) -> None:
-        self._dirty[name] = None
-        self._wake.set()
+        await self._dirty.run()
 
     def _on_events(self, events: Sequence[CachedEvent]) -> None:
         """Serve changes at once, in the loop's turn in which they became visible; what must be written waits."""
@@ -97,7 +75,7 @@ class CustomResources:
                 self._withdraw(name)
             else:
                 self._serve(cached.decode())
-                self._mark(name)
+                self._dirty.mark(name)
 
     def _on_reset(self) -> None:
         """Look at everything anew: the cache lost events."""
@@ -106,7 +84,7 @@ class CustomResources:
                 self._withdraw(name)
         for cached in self._definitions.objects():
             self._serve(cached.decode())
-            self._mark(cached.name)
+            self._dirty.mark(cached.name)
 
     async def _settle(self, name: str) -> None:
         cached = self._definitions.get("", name)
@@ -141,7 +119,7 @@ class CustomResources:
             text = "CustomResource deletion is in progress"
             await self._tell_terminating(name, "InstanceDeletionInProgress", text)
             if not await self._delete_objects(crd):  # finalizers hold some: look again when they may be gone
-                asyncio.get_running_loop().call_later(RETRY_S * 5, self._mark, name)
+                self._dirty.mark_later(name, FINISH_AGAIN_S)
                 return
         await self._tell_terminating(name, *done, done=True)
 
@@ -222,7 +200,7 @@ class CustomResources:
     def _look_again(self) -> None:
         """A name may be free now: look at those that could not have theirs."""
         for name in self._refused:
-            self._mark(name)
+            self._dirty.mark(name)
 
     def _end_watches(self, kinds: Sequence[Kind]) -> None:
         """End the watches of kinds that are no more what they were: clients begin anew, by the new definition."""

@@ -12,19 +12,16 @@ Spec: Kubernetes documentation, "Validating Admission Policy" (type checking).
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.apiserver.cache import CachedEvent
+from tiphys.apiserver.dirtynames import DirtyNames
 from tiphys.apiserver.registry import Registry, WriteContext, take_status
 from tiphys.apiserver.user import API_SERVER
 from tiphys.base.errors import ApiError
 
-log = logging.getLogger(__name__)
-
 FIELD_MANAGER = "validatingadmissionpolicy-status"
-RETRY_S = 1.0
 UNKNOWN_KINDS_S = 0.5
 """How long the check of a policy that names an unknown kind waits for a definition: it may be made at the same time."""
 
@@ -39,30 +36,17 @@ class PolicyStatus:
         definitions = registry.kinds.resource("apiextensions.k8s.io", "v1", "customresourcedefinitions")
         assert definitions is not None
         self._definitions = registry.cache.resource(definitions.storage_prefix())
-        self._dirty: dict[str, None] = {}
+        self._dirty = DirtyNames("ValidatingAdmissionPolicy", self._check)
         self._waits: dict[str, tuple[int, bool]] = {}
         """Policies whose check waits for a kind: at which generation, and whether it waited long enough."""
-        self._wake = asyncio.Event()
 
     async def run(self) -> None:
         """Check all policies there are, and each that changes from now on."""
         self._policies.listeners.add(self._on_events)
+        self._policies.on_reset.add(self._mark_all)
         self._definitions.listeners.add(self._on_definitions)
-        for cached in self._policies.objects():
-            self._mark(cached.name)
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._dirty:
-                name = next(iter(self._dirty))
-                del self._dirty[name]
-                try:
-                    await self._check(name)
-                except ApiError as error:
-                    log.warning("the type check of ValidatingAdmissionPolicy %s is tried again: %s", name, error)
-                    asyncio.get_running_loop().call_later(RETRY_S, self._mark, name)
-                except Exception:  # the worker boundary: one policy must not stop the others' checks
-                    log.exception("the type check of ValidatingAdmissionPolicy %s failed and is left out", name)
+        self._mark_all()
+        await self._dirty.run()
 
     def _is_waiting(self, name: str, generation: int) -> bool:
         """Tell whether a check waits for kinds that are not served: for a while, once for each generation."""
@@ -75,20 +59,20 @@ class PolicyStatus:
 
     def _end_wait(self, name: str, generation: int) -> None:
         self._waits[name] = generation, True
-        self._mark(name)
+        self._dirty.mark(name)
 
-    def _mark(self, name: str) -> None:
-        self._dirty[name] = None
-        self._wake.set()
+    def _mark_all(self) -> None:
+        for cached in self._policies.objects():
+            self._dirty.mark(cached.name)
 
     def _on_events(self, events: Sequence[CachedEvent]) -> None:
         for event in events:
             if not event.deleted:
-                self._mark(event.object.name)
+                self._dirty.mark(event.object.name)
 
     def _on_definitions(self, events: Sequence[CachedEvent]) -> None:
         for name in self._waits:
-            self._mark(name)
+            self._dirty.mark(name)
 
     async def _check(self, name: str) -> None:
         cached = self._policies.get("", name)
