@@ -197,6 +197,13 @@ def decode_object(obj: JsonObject, kind: Kind, field_validation: str, raw: bytes
     report_fields(problems, kind, field_validation, warnings)
 
 
+def repeated_patch_fields(raw: bytes, patch: Any) -> list[str]:
+    """Return what upstream says of the fields that a JSON text has twice."""
+    if _UNUSUAL_NAMES.search(raw) is None and raw.count(b'":') == orjson.dumps(patch).count(b'":'):
+        return []
+    return _repeated_fields(raw)
+
+
 def _repeated_fields(raw: bytes) -> list[str]:
     """Return what upstream says of fields that are there twice: by path in JSON, by line in YAML."""
     try:
@@ -251,7 +258,7 @@ def dry_run_of(request: Request) -> bool:
     if not values or values == [""]:
         return False
     if values != ["All"]:
-        message = f'Unsupported value: "{values[0]}": supported values: "All"'
+        message = f'Unsupported value: {orjson.dumps(values).decode()}: supported values: "All"'
         cause = Cause("FieldValueNotSupported", "dryRun", message)
         raise invalid("meta.k8s.io", options_name(request), "", [cause])
     return True

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.base.clock import format_time
 from tiphys.base.errors import ApiError, Cause, bad_request, conflict, invalid
@@ -71,7 +73,7 @@ def parse_delete_options(body: JsonObject, query: dict[str, list[str]]) -> Delet
     dry_run = query.get("dryRun") or body.get("dryRun") or []
     if dry_run and dry_run != ["All"]:
         shown = dry_run if isinstance(dry_run, list) else [dry_run]
-        raise _invalid_option("dryRun", f'Unsupported value: {", ".join(map(str, shown))}: supported values: "All"')
+        raise _invalid_option("dryRun", f'Unsupported value: {orjson.dumps(shown).decode()}: supported values: "All"')
     return DeleteOptions(
         grace_s,
         propagation,

@@ -7,6 +7,7 @@ Spec: Kubernetes API concepts, "HTTP PATCH verbs"; RFC 6902; RFC 7396.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -21,10 +22,12 @@ from tiphys.api.typedpatch import typed_problems
 from tiphys.apiserver.body import (
     STRICT_PROBLEMS,
     check_kind,
+    go_type,
     media_type,
     parse_cbor,
     parse_json,
     parse_yaml,
+    repeated_patch_fields,
     yaml_errors,
 )
 from tiphys.apiserver.registry import Make, WriteContext
@@ -38,6 +41,7 @@ MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 APPLY_CBOR = "application/apply-patch+cbor"
+_OPERATION_FIELDS = ("op", "path", "from", "value")
 _PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 
 
@@ -53,17 +57,15 @@ def make_patch(request: Request, kind: Kind, context: WriteContext) -> Make:
         cause = Cause("FieldValueForbidden", "force", "Forbidden: may not be specified for non-apply patch")
         raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
     if patch_type == JSON_PATCH:
-        operations = parse_json(request.body)
-        if not isinstance(operations, list):
-            raise bad_request(
-                "error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch"
-            )
-        return _checked(lambda obj: apply_json_patch(obj, operations), kind, context)
+        operations = _parsed(request, list, "array", "[]handlers.jsonPatchOp", context)
+        return _checked(
+            lambda obj: apply_json_patch(obj, operations), kind, context, _faults(request, operations, context)
+        )
+    patch = _parsed(request, dict, "object", "map[string]interface {}", context)
+    faults = _faults(request, patch, context)
     if patch_type == MERGE_PATCH:
-        patch = _object_patch(request)
-        return _checked(lambda obj: apply_merge_patch(obj, patch), kind, context)
-    patch = _object_patch(request)
-    return _checked(lambda obj: apply_strategic_patch(obj, patch, kind.schema), kind, context, patch)
+        return _checked(lambda obj: apply_merge_patch(obj, patch), kind, context, faults)
+    return _checked(lambda obj: apply_strategic_patch(obj, patch, kind.schema), kind, context, faults, patch)
 
 
 def make_apply(
@@ -74,13 +76,14 @@ def make_apply(
     applied = parse_yaml(request.body) if is_text else parse_cbor(request.body, kind.kind)
     if not isinstance(applied, dict):
         raise bad_request("error decoding YAML: the applied configuration must be an object")
-    if not applied.get("apiVersion") or not applied.get("kind"):
-        raise bad_request("invalid object type: apiVersion and kind must be set in an applied configuration")
-    if applied["apiVersion"] != kind.api_version and isinstance(applied["apiVersion"], str):
+    version = applied.get("apiVersion") or ""
+    if version != kind.api_version and isinstance(version, str):
         raise bad_request(
-            f"Incorrect version specified in apply patch. Specified patch version: {applied['apiVersion']}, "
+            f"Incorrect version specified in apply patch. Specified patch version: {version}, "
             f"expected: {kind.api_version}"
         )
+    if not applied.get("kind"):
+        raise _untyped(applied, kind, "", f"no corresponding type for {kind.group}/{kind.version}, Kind=")
     check_kind(applied, kind)
     if is_text:
         _check_repeated(request.body, context)
@@ -125,20 +128,48 @@ def _check_typed(applied: JsonObject, kind: Kind) -> None:
     problems = typed_problems(written, root_of(kind.schema), decoded.unknown_fields)
     if not problems:
         return
+    raise _untyped(applied, kind, kind.kind, problems)
+
+
+def _untyped(applied: JsonObject, kind: Kind, kind_name: str, why: str) -> ApiError:
     metadata = applied.get("metadata") or {}
     name = f"{metadata.get('namespace') or ''}/{metadata.get('name') or ''}"
-    told = f"failed to create typed patch object ({name}; {kind.group}/{kind.version}, Kind={kind.kind}): {problems}"
-    raise ApiError(500, "", told)
+    told = f"failed to create typed patch object ({name}; {kind.group}/{kind.version}, Kind={kind_name}): {why}"
+    return ApiError(500, "", told)
 
 
-def _object_patch(request: Request) -> dict[str, Any]:
+def _parsed(request: Request, wanted: type, name: str, go_name: str, context: WriteContext) -> Any:
+    """Return the value of a patch, which must be of a type. Raises ApiError(400)."""
     patch = parse_json(request.body)
-    if not isinstance(patch, dict):
-        raise bad_request("error decoding patch: the patch must be a JSON object")
-    return patch
+    if isinstance(patch, wanted):
+        return patch
+    patch_type = media_type(request)
+    if context.field_validation == "Ignore" and patch_type == JSON_PATCH:
+        raise bad_request(f"json: cannot unmarshal {go_type(patch)} into Go value of type jsonpatch.Patch")
+    begin = "" if patch_type == STRATEGIC_PATCH else "error decoding patch: "
+    raise bad_request(f"{begin}json: cannot unmarshal {go_type(patch)} into Go value of type {go_name}")
 
 
-def _checked(make: Make, kind: Kind, context: WriteContext, strategic: JsonObject | None = None) -> Make:
+def _faults(request: Request, patch: Any, context: WriteContext) -> list[str]:
+    """Return what is ignored in the text of a patch: fields that are there twice, fields that no operation has."""
+    if context.field_validation == "Ignore":
+        return []
+    faults = repeated_patch_fields(request.body, patch)
+    if isinstance(patch, list):
+        unknown = [
+            f'unknown field "[{index}].{name}"'
+            for index, operation in enumerate(patch)
+            if isinstance(operation, dict)
+            for name in operation
+            if name not in _OPERATION_FIELDS
+        ]
+        faults = [f"json patch {fault}" for fault in unknown + faults]
+    return faults[:STRICT_PROBLEMS]
+
+
+def _checked(
+    make: Make, kind: Kind, context: WriteContext, faults: Sequence[str], strategic: JsonObject | None = None
+) -> Make:
     """Decode what the patch made as strictly as a whole object, telling its faults as those of the patch.
 
     Upstream quotes a strategic patch as Go prints it, and for other patches the whole object that they made.
@@ -158,8 +189,8 @@ def _checked(make: Make, kind: Kind, context: WriteContext, strategic: JsonObjec
             if strategic is not None and "Go struct field" in detail:
                 detail = f"unrecognized type: {detail.rpartition(' ')[2]}"
             raise invalid("", "", "", [_patch_cause(strategic, result, detail)])
-        if decoded.unknown_fields and context.field_validation != "Ignore":
-            problems = [f'unknown field "{path}"' for path in decoded.unknown_fields[:STRICT_PROBLEMS]]
+        if context.field_validation != "Ignore" and (faults or decoded.unknown_fields):
+            problems = [*faults, *(f'unknown field "{path}"' for path in decoded.unknown_fields[:STRICT_PROBLEMS])]
             if context.field_validation == "Strict":
                 detail = f"strict decoding error: {', '.join(problems)}"
                 raise invalid("", "", "", [_patch_cause(strategic, result, detail)])

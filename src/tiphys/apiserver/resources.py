@@ -335,8 +335,7 @@ def prepare_apply(call: Call, kind: Kind, context: WriteContext) -> tuple[JsonOb
 
 async def _apply(call: Call, namespace: str, combine: Combine | None, context: WriteContext) -> Written:
     heavy = call.registry.heavy
-    applied, make = await heavy.run(len(call.request.body), prepare_apply, call, call.kind, context)
-    applied.setdefault("metadata", {}).setdefault("name", call.info.name)
+    _, make = await heavy.run(len(call.request.body), prepare_apply, call, call.kind, context)
     return await call.registry.update(
         call.kind, namespace, call.info.name, make, context, combine=combine, create_absent=not context.subresource
     )
