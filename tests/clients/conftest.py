@@ -17,7 +17,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from kubectl_cli import NEWEST, Kubectl, find_client
-from live_cluster import SIMULATED, LiveCluster, shared_cluster
+from live_cluster import PAGE, REAL, SIMULATED, TESTBOX, LiveCluster, run_tiphys, shared_cluster
+
+from tiphys.runtime.detect import detect
+from tiphys.runtime.imagebuild import File, build_busybox_image
 
 
 @pytest.hookimpl(wrapper=True)
@@ -35,6 +38,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents and "cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.clients)
+        if here in item.path.parents and "real_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.clients)
+            item.add_marker(pytest.mark.node)
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +48,21 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterato
     """A cluster of two simulated nodes, shared by all tests of the run."""
     base = tmp_path_factory.getbasetemp()
     with shared_cluster(base if worker_id == "master" else base.parent, "clients", SIMULATED) as live:
+        yield live
+
+
+@pytest.fixture(scope="session")
+def real_cluster(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[LiveCluster]:
+    """A cluster of this machine as its one real node, with a small image."""
+    possible, reason = detect(Path("/var/lib"))
+    if not possible:
+        pytest.skip(f"no real containers here: {reason}")
+    base = tmp_path_factory.getbasetemp()
+    with shared_cluster(base if worker_id == "master" else base.parent, "real", REAL) as live:
+        archive = live.home / f"image-{worker_id}.tar"
+        build_busybox_image(archive, (TESTBOX,), files={"www/index.html": File(PAGE.encode())})
+        loaded = run_tiphys(live, "image", "load", str(archive))
+        assert loaded.returncode == 0, loaded.stdout + loaded.stderr
         yield live
 
 

@@ -22,6 +22,9 @@ from typing import Any
 
 SIMULATED = ("--simulated", "--nodes", "2")
 REAL = ()
+TESTBOX = "docker.io/library/testbox:1"
+"""The small image of real clusters, with a page to serve."""
+PAGE = "hello from a real pod\n"
 UP_TIMEOUT_S = 120.0
 ATTEMPTS = 3
 

@@ -11,15 +11,10 @@ from pathlib import Path
 
 import pytest
 from kubectl_cli import NEWEST, Kubectl, find_client
-from live_cluster import REAL, LiveCluster, run_tiphys, shared_cluster
-
-from tiphys.runtime.detect import detect
-from tiphys.runtime.imagebuild import File, build_busybox_image
+from live_cluster import PAGE, LiveCluster
 
 pytestmark = [pytest.mark.node, pytest.mark.clients]
 
-IMAGE = "docker.io/library/testbox:1"
-PAGE = "hello from a real pod\n"
 TALKER = """
 apiVersion: v1
 kind: Pod
@@ -31,21 +26,6 @@ spec:
   - {name: shell, image: "testbox:1", command: [sh], stdin: true}
   - {name: ticker, image: "testbox:1", command: [sh, -c, "i=0; while true; do i=$((i+1)); echo tick $i; sleep 0.1; done"]}
 """
-
-
-@pytest.fixture(scope="session")
-def real_cluster(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[LiveCluster]:
-    """A cluster of this machine as its one real node, with a small image."""
-    possible, reason = detect(Path("/var/lib"))
-    if not possible:
-        pytest.skip(f"no real containers here: {reason}")
-    base = tmp_path_factory.getbasetemp()
-    with shared_cluster(base if worker_id == "master" else base.parent, "real", REAL) as live:
-        archive = live.home / f"image-{worker_id}.tar"
-        build_busybox_image(archive, (IMAGE,), files={"www/index.html": File(PAGE.encode())})
-        loaded = run_tiphys(live, "image", "load", str(archive))
-        assert loaded.returncode == 0, loaded.stdout + loaded.stderr
-        yield live
 
 
 @pytest.fixture
