@@ -19,6 +19,7 @@ from tiphys.api.kinds import builtin_kinds
 from tiphys.api.kinds.fields import unsupported_field
 from tiphys.apiserver.cache import WatchCache
 from tiphys.apiserver.listmemo import ListMemos, Memo, gzip_with_head, pack
+from tiphys.apiserver.options import Selection
 from tiphys.apiserver.reads import ReadLimits, Reads
 from tiphys.base.clock import ManualClock, Randomness
 from tiphys.base.errors import ApiError
@@ -564,6 +565,23 @@ async def test_every_watcher_gets_the_same_buffer(world: World) -> None:
     await world.put("a")
     await world.cache.refresh()
     assert all(peer.sent[0] is peers[0].sent[0] for peer in peers)
+
+
+@pytest.mark.parametrize("accept", ["", TABLE, PARTIAL])
+@pytest.mark.parametrize("query", [{}, {"labelSelector": "app"}, {"fieldSelector": "spec.nodeName=n1"}])
+async def test_an_event_is_matched_and_encoded_once_for_all_who_want_the_same(
+    world: World, accept: str, query: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peers = [await world.watch(accept=accept, resourceVersion=1, **query) for _ in range(20)]
+    asked: list[str] = []
+    matches = Selection.matches
+    monkeypatch.setattr(Selection, "matches", lambda self, obj: asked.append(obj.name) or matches(self, obj))
+    for _ in range(3):
+        await world.put("a", labels={"app": "x"})
+        await world.cache.refresh()
+    assert all(sent is first for peer in peers for sent, first in zip(peer.sent, peers[0].sent, strict=True))
+    assert len(peers[0].sent) == 3
+    assert len(asked) == 5, "the new object each time, and the old one when there was one"
 
 
 async def test_only_the_first_table_of_a_watch_has_columns(world: World) -> None:
