@@ -79,7 +79,7 @@ def container_requests(spec: JsonObject) -> dict[str, str]:
 def pod_requests(pod: JsonObject | Pod) -> dict[str, Quantity]:
     """Return the effective requests of a pod by resource."""
     if not isinstance(pod, dict):
-        return _view_requests(pod.spec)
+        return spec_requests(pod.spec)
     spec = pod.get("spec") or {}
     own = (spec.get("resources") or {}).get("requests") or {}
     return _finish(_aggregate(*_sources(spec, "requests")), own, spec.get("overhead") or {})
@@ -92,7 +92,8 @@ def pod_limits(pod: JsonObject) -> dict[str, Quantity]:
     return _finish(_aggregate(*_sources(spec, "limits")), own, spec.get("overhead") or {})
 
 
-def _view_requests(spec: PodSpec) -> _Amounts:
+def spec_requests(spec: PodSpec) -> dict[str, Quantity]:
+    """Return the effective requests of a pod, by its typed spec."""
     regular = [c.resources.requests if c.resources else {} for c in spec.containers]
     init: list[_Source] = [
         (c.resources.requests if c.resources else {}, c.restart_policy == "Always") for c in spec.init_containers
@@ -118,15 +119,29 @@ def qos_class(pod: JsonObject) -> str:
     spec = pod.get("spec") or {}
     own = spec.get("resources")
     if own and (own.get("requests") or own.get("limits")):
-        holders = [spec]
-    else:
-        holders = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+        return _class_of([_requests_and_limits(own)])
+    holders = (*(spec.get("containers") or ()), *(spec.get("initContainers") or ()))
+    return _class_of([_requests_and_limits(holder.get("resources") or {}) for holder in holders])
+
+
+def spec_qos_class(spec: PodSpec) -> str:
+    """Return the same of a typed view."""
+    own = spec.resources
+    if own is not None and (own.requests or own.limits):
+        return _class_of([(own.requests, own.limits)])
+    holders = [container.resources for container in (*spec.containers, *spec.init_containers)]
+    return _class_of([(held.requests, held.limits) if held else ({}, {}) for held in holders])
+
+
+def _requests_and_limits(resources: JsonObject) -> tuple[JsonObject, JsonObject]:
+    return resources.get("requests") or {}, resources.get("limits") or {}
+
+
+def _class_of(holders: list[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
+    """Return the class of what asks for these (requests, limits)."""
     asked = False
     guaranteed = True
-    for holder in holders:
-        resources = holder.get("resources")
-        requests = (resources.get("requests") if resources else None) or {}
-        limits = (resources.get("limits") if resources else None) or {}
+    for requests, limits in holders:
         for name in _COMPUTE:
             limit = limits.get(name)
             request = requests.get(name, limit)

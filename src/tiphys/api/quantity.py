@@ -32,6 +32,10 @@ _DECIMAL_SUFFIX = {exponent: suffix for suffix, exponent in _DECIMAL.items()}
 _BINARY_SUFFIX = {power: suffix for suffix, power in _BINARY.items()} | {0: ""}
 
 
+Written = str | int | float
+"""A quantity as JSON has it."""
+
+
 @total_ordering
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantity:
@@ -80,7 +84,8 @@ def _scale(suffix: str) -> tuple[int, int, str]:
     return int(exponent[1]), 0, DECIMAL_EXPONENT
 
 
-def parse_quantity(text: str | int | float) -> Quantity:
+@lru_cache(maxsize=8192, typed=True)
+def parse_quantity(text: Written) -> Quantity:
     """Return the quantity of a text or of a JSON number. Raises ValueError in upstream's words."""
     if not isinstance(text, str):
         text = str(text)
@@ -141,18 +146,18 @@ def _canonical_text(text: str) -> str:
     return format_quantity(parse_quantity(text))
 
 
-def canonical_quantity(value: str | int | float) -> str:
+def canonical_quantity(value: Written) -> str:
     """Return the canonical text of a quantity. Raises ValueError in upstream's words."""
     return _canonical_text(value if isinstance(value, str) else str(value))
 
 
-@lru_cache(maxsize=8192)
-def cpu_milli(text: str) -> int:
+@lru_cache(maxsize=8192, typed=True)
+def cpu_milli(text: Written) -> int:
     """Return the thousandths of a CPU, rounded up. Raises ValueError."""
     return parse_quantity(text).milli
 
 
-@lru_cache(maxsize=8192)
-def memory_bytes(text: str) -> int:
+@lru_cache(maxsize=8192, typed=True)
+def memory_bytes(text: Written) -> int:
     """Return the bytes (or any other whole units), rounded up. Raises ValueError."""
     return parse_quantity(text).value()

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
+from tiphys.api.qos import ZERO, spec_requests
+from tiphys.api.quantity import Written, parse_quantity
 from tiphys.api.views.pod import NodeSelectorRequirement, NodeSelectorTerm
 from tiphys.kubelet.pod import BoundPod
-from tiphys.kubelet.quantity import Quantity, parse_quantity
-from tiphys.kubelet.resources import pod_requests
+from tiphys.kubelet.resources import shown_amount, total_requests
 from tiphys.kubelet.sandbox import port_mappings
 
 SAFE_SYSCTLS = frozenset(
@@ -47,7 +47,7 @@ class Refusal:
 
 
 def admit_pod(
-    pod: BoundPod, others: Sequence[BoundPod], allocatable: Mapping[str, Quantity], labels: Mapping[str, str], name: str
+    pod: BoundPod, others: Sequence[BoundPod], allocatable: Mapping[str, Written], labels: Mapping[str, str], name: str
 ) -> Refusal | None:
     """Return why the pod cannot run here, or None. `others` are the pods that this node has admitted."""
     short = _shortage(pod, others, allocatable)
@@ -79,21 +79,17 @@ def _forbidden_sysctl(pod: BoundPod) -> str:
     return ""
 
 
-def _shortage(pod: BoundPod, others: Sequence[BoundPod], allocatable: Mapping[str, Quantity]) -> Refusal | None:
-    limit = parse_quantity(allocatable.get("pods", 0))
+def _shortage(pod: BoundPod, others: Sequence[BoundPod], allocatable: Mapping[str, Written]) -> Refusal | None:
+    limit = parse_quantity(allocatable.get("pods", 0)).value()
     if allocatable and len(others) + 1 > limit:
-        return _out_of("pods", 1, len(others), int(limit))
-    wanted = pod_requests(pod.spec)
-    used: dict[str, Fraction] = {}
-    for other in others:
-        for name, value in pod_requests(other.spec).items():
-            used[name] = used.get(name, Fraction(0)) + value
+        return _out_of("pods", 1, len(others), limit)
+    wanted = spec_requests(pod.spec)
+    used = total_requests(others)
     for name in sorted(wanted):
         has = parse_quantity(allocatable.get(name, 0))
-        taken = used.get(name, Fraction(0))
-        if wanted[name] and taken + wanted[name] > has:
-            scale = 1000 if name == "cpu" else 1
-            return _out_of(name, int(wanted[name] * scale), int(taken * scale), int(has * scale))
+        taken = used.get(name, ZERO)
+        if wanted[name] > ZERO and taken + wanted[name] > has:
+            return _out_of(name, *(shown_amount(name, amount) for amount in (wanted[name], taken, has)))
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from tiphys.api.quantity import Written
 from tiphys.api.views.service import Service
 from tiphys.base.clock import Clock, Randomness
 from tiphys.client.events import EventRecorder
@@ -15,7 +16,6 @@ from tiphys.kubelet.images import Images
 from tiphys.kubelet.objects import Objects
 from tiphys.kubelet.podfiles import PodFiles
 from tiphys.kubelet.probehandler import NetworkProbes
-from tiphys.kubelet.quantity import Quantity
 from tiphys.runtime.interface import Runtime
 
 
@@ -35,7 +35,7 @@ class NodeContext:
     network_probes: NetworkProbes
     node_name: str
     host_addresses: tuple[str, ...]
-    allocatable: Callable[[], Mapping[str, Quantity]]
+    allocatable: Callable[[], Mapping[str, Written]]
     machine_memory_bytes: int
     cluster_dns: tuple[str, ...] = ()
     cluster_domain: str = "cluster.local"

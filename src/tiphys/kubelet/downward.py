@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 
+from tiphys.api.quantity import NANOS, Written, parse_quantity
 from tiphys.api.views.pod import ResourceFieldSelector
 from tiphys.base.errors import TiphysError
 from tiphys.kubelet.pod import BoundPod, find_container
-from tiphys.kubelet.quantity import Quantity, parse_quantity, scaled
 from tiphys.kubelet.resources import requirements
 
 _SUBSCRIPT = re.compile(r"^metadata\.(labels|annotations)\['(.+)'\]$")
@@ -30,7 +29,7 @@ class Surroundings:
     node_name: str = ""
     pod_addresses: tuple[str, ...] = ()
     host_addresses: tuple[str, ...] = ()
-    allocatable: Mapping[str, Quantity] = field(default_factory=dict)
+    allocatable: Mapping[str, Written] = field(default_factory=dict)
     """Of the node: the value of a limit that is not set."""
 
 
@@ -78,9 +77,8 @@ def resource_value(pod: BoundPod, selector: ResourceFieldSelector, own_container
     if kind not in ("limits", "requests") or not resource:
         raise FieldMissing(f"unsupported container resource : {selector.resource}")
     resources = requirements(container)
-    value: Quantity | None = (resources.limits if kind == "limits" else resources.requests).get(resource)
-    if value is None or not parse_quantity(value):
+    value: Written | None = (resources.limits if kind == "limits" else resources.requests).get(resource)
+    if value is None or parse_quantity(value).nanos == 0:
         value = resources.limits.get(resource, 0) if kind == "requests" else around.allocatable.get(resource, 0)
-    if resource == "cpu" and selector.divisor in (None, "0", 0):
-        return str(scaled(parse_quantity(value), "1"))
-    return str(scaled(Fraction(parse_quantity(value)), selector.divisor))
+    unit = parse_quantity(selector.divisor or 1).nanos or NANOS  # a divisor of 0 counts as 1
+    return str(-(-parse_quantity(value).nanos // unit))

@@ -15,13 +15,12 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from tiphys.api.quantity import memory_bytes
 from tiphys.base.errors import TiphysError
 from tiphys.kubelet.machine import MEMORY_THRESHOLD_BYTES
 from tiphys.kubelet.pod import BoundPod, pod_reference
-from tiphys.kubelet.quantity import memory_bytes, parse_quantity
 from tiphys.kubelet.resources import requirements
 from tiphys.kubelet.worker import Phase, PodWorker
 
@@ -67,12 +66,12 @@ def storage_excess(pod: BoundPod, use: StorageUse) -> str:
         source = volume.empty_dir
         if source is None or not source.size_limit or source.medium == "Memory":
             continue
-        if use.volumes.get(volume.name, 0) > parse_quantity(source.size_limit):
+        if use.volumes.get(volume.name, 0) > memory_bytes(source.size_limit):
             return f'Usage of EmptyDir volume "{volume.name}" exceeds the limit "{source.size_limit}". '
-    total = Fraction(0)
+    total = 0
     for container in pod.spec.containers:
         text = requirements(container).limits.get(STORAGE)
-        limit = parse_quantity(text or 0)
+        limit = memory_bytes(text or 0)
         total += limit
         if limit and use.containers.get(container.name, 0) > limit:
             return f'Container {container.name} exceeded its local ephemeral storage limit "{text}". '
@@ -103,12 +102,13 @@ def plan_memory_eviction(uses: Sequence[MemoryUse], available_bytes: int) -> tup
 
 
 def _excess(use: MemoryUse) -> int:
-    return use.used_bytes - sum(memory_bytes(requirements(c).requests) for c in use.pod.spec.containers)
+    return use.used_bytes - sum(
+        memory_bytes(requirements(c).requests.get("memory", 0)) for c in use.pod.spec.containers
+    )
 
 
-def format_bytes(value: Fraction | int) -> str:
+def format_bytes(number: int) -> str:
     """Return a number of bytes as a quantity in the largest binary unit that fits."""
-    number = int(value)
     for unit in ("", "Ki", "Mi", "Gi"):
         if number % 1024 or number == 0:
             return f"{number}{unit}"

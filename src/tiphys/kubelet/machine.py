@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tiphys.kubelet.quantity import Quantity
+from tiphys.api.quantity import Written
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 DISK_SHARE = 0.9
@@ -40,8 +40,8 @@ class Machine:
     machine_id: str = ""
     system_uuid: str = ""
     boot_id: str = ""
-    extra_capacity: Mapping[str, Quantity] = field(default_factory=dict)
-    reserved: Mapping[str, Quantity] = field(default_factory=dict)
+    extra_capacity: Mapping[str, Written] = field(default_factory=dict)
+    reserved: Mapping[str, Written] = field(default_factory=dict)
     """Resource -> what pods do not get of it."""
     pressure: Callable[[], Pressure] = Pressure
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tiphys.api.quantity import Written, parse_quantity
 from tiphys.base.clock import format_time
 from tiphys.kubelet.machine import DISK_SHARE, Machine, Pressure
-from tiphys.kubelet.quantity import Quantity, parse_quantity
 from tiphys.runtime.interface import Image
 
 MAX_IMAGES = 50
@@ -47,18 +47,18 @@ def capacity(machine: Machine) -> dict[str, str]:
     }
 
 
-def allocatable(machine: Machine) -> dict[str, Quantity]:
+def allocatable(machine: Machine) -> dict[str, Written]:
     """Return what pods can have: capacity without what is reserved, and 90% of the disk."""
-    result: dict[str, Quantity] = dict(capacity(machine))
+    result: dict[str, Written] = dict(capacity(machine))
     result["ephemeral-storage"] = str(int(machine.disk_bytes * DISK_SHARE))
     for name, value in machine.reserved.items():
         left = parse_quantity(result.get(name, 0)) - parse_quantity(value)
         if name == "cpu":
-            result[name] = f"{int(left * 1000)}m"
+            result[name] = f"{left.milli}m"
         elif name == "memory":
-            result[name] = f"{int(left) // 1024}Ki"
+            result[name] = f"{left.value() // 1024}Ki"
         else:
-            result[name] = str(int(left))
+            result[name] = str(left.value())
     return result
 
 

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import msgspec
 
+from tiphys.api.qos import ZERO, spec_requests
+from tiphys.api.quantity import Written, parse_quantity
 from tiphys.api.views.pod import Container as ContainerSpec
 from tiphys.api.views.pod import ResourceRequirements
 from tiphys.base.errors import TiphysError
 from tiphys.kubelet.context import NodeContext
 from tiphys.kubelet.pod import BoundPod, find_container, is_sidecar, pod_reference
-from tiphys.kubelet.quantity import Quantity, parse_quantity
-from tiphys.kubelet.resources import container_resources, pod_requests, pod_resources, requirements
+from tiphys.kubelet.resources import container_resources, pod_resources, requirements, shown_amount, total_requests
 from tiphys.runtime.interface import Container, Resources, Sandbox
 
 RESOURCES_ANNOTATION = "tiphys.dev/container-resources"
@@ -96,32 +96,22 @@ def with_granted(pod: BoundPod, granted: Granted) -> BoundPod:
     return msgspec.structs.replace(pod, spec=spec)
 
 
-def plan_grant(pod: BoundPod, others: Iterable[BoundPod], allocatable: Mapping[str, Quantity]) -> Refused | None:
+def plan_grant(pod: BoundPod, others: Iterable[BoundPod], allocatable: Mapping[str, Written]) -> Refused | None:
     """Return why the pod's wish cannot be granted, or None. `others` are the node's other pods as granted."""
-    wanted = pod_requests(pod.spec)
-    used: dict[str, Any] = {}
-    for other in others:
-        for name, value in pod_requests(other.spec).items():
-            used[name] = used.get(name, 0) + value
+    wanted, used = spec_requests(pod.spec), total_requests(others)
     deferred = None
     for name in RESIZABLE:
-        scale = 1000 if name == "cpu" else 1
         capacity = parse_quantity(allocatable.get(name, 0))
-        need, taken = wanted.get(name, 0), used.get(name, 0)
-        if not need:
+        need, taken = wanted.get(name, ZERO), used.get(name, ZERO)
+        if need == ZERO:
             continue
+        asked, has = shown_amount(name, need), shown_amount(name, capacity)
         if need > capacity:
-            return Refused(
-                "Infeasible",
-                f"Node didn't have enough capacity: {name}, requested: {int(need * scale)}, "
-                f"capacity: {int(capacity * scale)}",
-            )
+            message = f"Node didn't have enough capacity: {name}, requested: {asked}, capacity: {has}"
+            return Refused("Infeasible", message)
         if need + taken > capacity and deferred is None:
-            deferred = Refused(
-                "Deferred",
-                f"Node didn't have enough resource: {name}, requested: {int(need * scale)}, "
-                f"used: {int(taken * scale)}, capacity: {int(capacity * scale)}",
-            )
+            message = f"Node didn't have enough resource: {name}, requested: {asked}, "
+            deferred = Refused("Deferred", f"{message}used: {shown_amount(name, taken)}, capacity: {has}")
     return deferred
 
 
@@ -173,7 +163,7 @@ class Resizer:
         """Container id -> what it has been given since it was made."""
         self._pod_applied: Resources | None = None
 
-    def consider(self, pod: BoundPod, allocatable: Mapping[str, Quantity]) -> bool:
+    def consider(self, pod: BoundPod, allocatable: Mapping[str, Written]) -> bool:
         """Grant or refuse what the spec wishes; tell whether something new was granted."""
         self.refused = None
         if all(same(self.granted.get(c.name, requirements(c)), requirements(c)) for c in resizable(pod)):

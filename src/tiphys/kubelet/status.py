@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tiphys.api.qos import spec_qos_class
 from tiphys.api.views.pod import Container as ContainerSpec
 from tiphys.api.views.pod import ResourceRequirements
 from tiphys.base.clock import format_time
@@ -20,7 +21,7 @@ from tiphys.kubelet.conditions import disruption_condition, pod_conditions, resi
 from tiphys.kubelet.container import stop_signal
 from tiphys.kubelet.plan import PodRuntime, Verdicts, matches_restart_rule, should_restart
 from tiphys.kubelet.pod import BoundPod, Specced, find_container, is_sidecar
-from tiphys.kubelet.resources import qos_class, requirements
+from tiphys.kubelet.resources import requirements
 from tiphys.runtime.interface import Container, ContainerState
 
 Json = dict[str, Any]
@@ -75,7 +76,7 @@ def pod_status(pod: BoundPod, runtime: PodRuntime, given: StatusInput, now_s: fl
         "hostIP": given.host_addresses[0] if given.host_addresses else "",
         "hostIPs": [{"ip": address} for address in given.host_addresses],
         "startTime": pod.status.get("startTime") or now,
-        "qosClass": pod.status.get("qosClass") or qos_class(pod.spec),
+        "qosClass": pod.status.get("qosClass") or spec_qos_class(pod.spec),
         "containerStatuses": main,
     }
     if given.failed:

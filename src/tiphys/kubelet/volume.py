@@ -10,13 +10,13 @@ import os
 import stat
 from collections.abc import Callable
 
+from tiphys.api.quantity import memory_bytes
 from tiphys.api.views.meta import ObjectMeta, View
 from tiphys.api.views.pod import HostPathVolumeSource, Volume
 from tiphys.client.resources import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES
 from tiphys.kubelet.objects import Objects
 from tiphys.kubelet.pod import BoundPod
 from tiphys.kubelet.podfiles import VolumeFailed
-from tiphys.kubelet.quantity import parse_quantity
 from tiphys.runtime.syscalls import mount, unmount
 
 MS_NOSUID_NODEV = 2 | 4
@@ -62,7 +62,7 @@ def make_empty_dir(volume: Volume, place: str, group: int | None) -> str:
         return place
     os.makedirs(place, exist_ok=True)
     if source.medium == "Memory":
-        limit = int(parse_quantity(source.size_limit)) if source.size_limit else 0
+        limit = memory_bytes(source.size_limit) if source.size_limit else 0
         _mount_tmpfs(volume, place, limit)
     os.chmod(place, 0o777 if source.mode is None else source.mode)
     if group is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tiphys.api.qos import pod_limits, pod_requests, qos_class
+from tiphys.api.qos import pod_limits, pod_requests, qos_class, spec_qos_class
 from tiphys.api.views.pod import Pod
 
 
@@ -72,9 +72,12 @@ def test_overhead_is_added_and_pod_level_requests_replace_the_sum() -> None:
     ],
 )
 def test_qos_class(resources: list[dict[str, Any]], expected: str) -> None:
-    assert qos_class({"spec": {"containers": [{"name": "c", "resources": r} for r in resources]}}) == expected
+    pod = {"spec": {"containers": [{"name": "c", "resources": r} for r in resources]}}
+    assert qos_class(pod) == expected
+    assert spec_qos_class(msgspec.convert(pod, Pod).spec) == expected
 
 
 def test_pod_level_resources_decide_the_class() -> None:
     pod = {"spec": {"containers": [{"name": "c"}], "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}}
     assert qos_class(pod) == "Guaranteed"
+    assert spec_qos_class(msgspec.convert(pod, Pod).spec) == "Guaranteed"

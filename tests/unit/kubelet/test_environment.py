@@ -9,12 +9,13 @@ import msgspec
 import pytest
 from kubelet_support import bound, pod_object
 
+from tiphys.api.qos import spec_qos_class, spec_requests
 from tiphys.api.views.config import ConfigMap, Secret
 from tiphys.api.views.service import Service
 from tiphys.kubelet.downward import Surroundings, field_value
 from tiphys.kubelet.environment import EnvironmentFailed, Sources, environment
 from tiphys.kubelet.images import go_duration
-from tiphys.kubelet.resources import cgroup_parent, container_resources, pod_requests, qos_class
+from tiphys.kubelet.resources import cgroup_parent, container_resources
 from tiphys.kubelet.sandbox import Resolver, parse_resolv_conf, pod_hostname, pod_resolver
 from tiphys.kubelet.security import SecurityRefused, merge_security
 from tiphys.runtime.interface import Image
@@ -140,7 +141,7 @@ def test_qos_and_cgroups() -> None:
         "BestEffort": bound(pod_object("w")),
     }
     for name, pod in pods.items():
-        assert qos_class(pod.spec) == name
+        assert spec_qos_class(pod.spec) == name
     assert cgroup_parent("/t", pods["Guaranteed"]) == "/t/kubepods/podu1"
     assert cgroup_parent("/", pods["Burstable"]) == "/kubepods/burstable/podu1"
     settings = container_resources(pods["Burstable"], pods["Burstable"].spec.containers[0], 4 << 30)
@@ -156,7 +157,7 @@ def test_sidecars_count_with_main_containers_and_init_steps_by_their_peak() -> N
     pod = bound(
         pod_object("w", [need("m", "1")], initContainers=[need("s", "2", restartPolicy="Always"), need("i", "3")])
     )
-    assert pod_requests(pod.spec)["cpu"] == 5
+    assert spec_requests(pod.spec)["cpu"].milli == 5000
 
 
 def test_run_as_non_root_is_held() -> None:
