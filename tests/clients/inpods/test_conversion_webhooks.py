@@ -89,6 +89,8 @@ def test_a_list_of_objects_of_several_versions(api: Api, kind: CustomKind, names
         assert [obj["metadata"]["name"] for obj in listed] == ["cr-instance-1", "cr-instance-2"]
         for obj in listed:
             check(obj, kind, version)
-    with api.watch(kind.objects(namespace, "v2"), sendInitialEvents="true", resourceVersionMatch="NotOlderThan") as told:
+    with api.watch(
+        kind.objects(namespace, "v2"), sendInitialEvents="true", resourceVersionMatch="NotOlderThan"
+    ) as told:
         for _ in range(2):
             check(told.next()[1], kind, "v2")
