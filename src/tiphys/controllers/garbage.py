@@ -114,11 +114,13 @@ class GarbageLoop:
             self._changed(resource, None if old is None else old.metadata, None if new is None else new.metadata)
 
         reflector.on_change(changed)
+        self.shared.copies.add(resource, reflector)
         return reflector, task
 
     def _unwatch(self, resource: Resource) -> None:
         """A resource is served no more: its objects are gone with it."""
         task = self.watched.pop(resource)
+        self.shared.copies.remove(resource)
         if task is not None:
             task.cancel()
         for item in [i for i in self.graph.items.values() if i.resource == resource]:

@@ -1,10 +1,11 @@
 """The ResourceQuota controller: what a namespace uses of its quotas.
 
-In: a key of a ResourceQuota. Decides `plan_usage` for pods and counts the other kinds. Out: `status.hard` and
-`status.used`, with the resourceVersion, because quota admission in the API server raises `used` too. This controller is
-what lowers it again after deletions.
+In: a key of a ResourceQuota. Decides `plan_usage` for pods and counts the other kinds, as quota admission does
+(api/quotausage.py). Out: `status.hard` and `status.used`, with the resourceVersion, so that two countings never cross.
 
-Kinds that another controller watches are counted from its copy; others are listed when a quota names them.
+Kinds that another controller watches are counted from its copy, all others from those of the garbage collector, which
+follows every kind: so a status is right a moment after each change, for custom kinds too. Claims are listed, because
+what they ask for is counted and not only their number. A kind that nobody watches is listed now and then.
 
 Spec: Kubernetes docs, "Resource Quotas" (compute, storage and object count quotas, scopes).
 """
@@ -13,17 +14,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
+import orjson
 
+from tiphys.api.kind import JsonObject
 from tiphys.api.quantity import NANOS, Quantity, format_quantity, parse_quantity
+from tiphys.api.quotausage import (
+    DEVICE_CLASS,
+    Usage,
+    is_counted_by_content,
+    resource_names,
+    scopes_include,
+    usage_of,
+)
 from tiphys.api.views.config import ConfigMap
 from tiphys.api.views.meta import ObjectMeta, PartialObject, View
 from tiphys.api.views.service import Service
 from tiphys.base.errors import ApiError
 from tiphys.client import resources
 from tiphys.client.interface import Resource
+from tiphys.client.reflector import Reflector
 from tiphys.controllers.mirror import Mirror
 from tiphys.controllers.selection import key_of
 from tiphys.controllers.shared import Controller, Shared
@@ -32,8 +45,9 @@ from tiphys.controllers.views import Pod, ReplicationController
 Amounts = Mapping[str, str | int | float]
 COMPUTE = frozenset({"cpu", "memory", "ephemeral-storage"})
 PLAIN_COUNTS = ("configmaps", "secrets", "replicationcontrollers", "resourcequotas", "persistentvolumeclaims")
-RECOUNT_S = 30.0
-"""How often kinds without a watch of ours are counted again."""
+DEVICE_CLAIMS = Resource("resource.k8s.io", "v1", "resourceclaims", "ResourceClaim")
+RECOUNT_FIRST_S, RECOUNT_S = 1.0, 30.0
+"""When a kind without a watch is counted again: soon, since a new kind is watched a moment later, then less often."""
 
 
 class ScopeNeed(View, frozen=True):
@@ -63,107 +77,46 @@ class ResourceQuota(View, frozen=True):
     status: ResourceQuotaStatus = ResourceQuotaStatus()
 
 
-class ClaimSpec(View, frozen=True):
-    resources: Any = None
-    storage_class_name: str = ""
-
-
-class Claim(View, frozen=True):
-    spec: ClaimSpec = ClaimSpec()
-
-
 @dataclass(frozen=True, slots=True)
-class Uses:
-    """What one pod uses: nanos by resource, of requests and of limits."""
+class Measured:
+    """What one pod uses, and what scopes look at."""
 
-    requests: Mapping[str, int]
-    limits: Mapping[str, int]
-
-
-def uses_of(pod: Pod) -> Uses:
-    """Return a pod's requests and limits: containers and sidecars together, or an init container that wants more."""
-    return Uses(_total(pod, "requests"), _total(pod, "limits"))
+    revision: str
+    usage: Usage
+    scoped: JsonObject
 
 
-def _total(pod: Pod, what: str) -> dict[str, int]:
-    running: dict[str, int] = {}
-    largest: dict[str, int] = {}
-
-    def amounts(container: Any) -> dict[str, int]:
-        found: Amounts = getattr(container.resources, what) if container.resources else {}
-        return {name: parse_quantity(value).nanos for name, value in found.items()}
-
-    for container in pod.spec.init_containers:
-        own = amounts(container)
-        if container.restart_policy == "Always":
-            _add(running, own)
-        for name in own if container.restart_policy != "Always" else running:
-            with_sidecars = running.get(name, 0) + (own.get(name, 0) if container.restart_policy != "Always" else 0)
-            largest[name] = max(largest.get(name, 0), with_sidecars)
-    for container in pod.spec.containers:
-        _add(running, amounts(container))
-    total = {name: max(running.get(name, 0), largest.get(name, 0)) for name in running.keys() | largest.keys()}
-    if what == "requests" or total:
-        _add(total, {name: parse_quantity(value).nanos for name, value in pod.spec.overhead.items()})
-    return total
+def measure(pod: Pod) -> Measured:
+    """Return what a pod uses: nothing but its number if it ended."""
+    plain = {"spec": msgspec.to_builtins(pod.spec), "status": {"phase": pod.status.phase}}
+    return Measured(pod.metadata.resource_version, usage_of("", "pods", plain), {"spec": plain["spec"]})
 
 
-def _add(into: dict[str, int], more: Mapping[str, int]) -> None:
+def plan_usage(quota: ResourceQuota, pods: Iterable[Measured]) -> Usage:
+    """Return the nanos that pods use of a quota's pod resources."""
+    spec = msgspec.to_builtins(quota.spec)
+    used: Usage = {}
+    for pod in pods:
+        if scopes_include(spec, "", "pods", pod.scoped):
+            _add(used, pod.usage)
+    return used
+
+
+def _add(into: Usage, more: Usage) -> None:
     for name, nanos in more.items():
         into[name] = into.get(name, 0) + nanos
 
 
-def matches_scopes(quota: ResourceQuota, pod: Pod, uses: Uses) -> bool:
-    """Return whether all scopes of a quota include a pod."""
-    needs = [ScopeNeed(operator="Exists", scope_name=name) for name in quota.spec.scopes]
-    if quota.spec.scope_selector:
-        needs += quota.spec.scope_selector.match_expressions
-    is_terminating = pod.spec.active_deadline_seconds is not None
-    is_best_effort = not any(uses.requests.values()) and not any(uses.limits.values())
-    facts = {
-        "Terminating": is_terminating,
-        "NotTerminating": not is_terminating,
-        "BestEffort": is_best_effort,
-        "NotBestEffort": not is_best_effort,
-    }
-    for need in needs:
-        if need.scope_name == "PriorityClass":
-            name = pod.spec.priority_class_name
-            fits = {
-                "In": name in need.values,
-                "NotIn": name not in need.values,
-                "Exists": bool(name),
-                "DoesNotExist": not name,
-            }.get(need.operator, False)
-        else:
-            fits = facts.get(need.scope_name, False)
-        if not fits:
-            return False
-    return True
-
-
-def plan_usage(quota: ResourceQuota, pods: Iterable[Pod]) -> dict[str, int]:
-    """Return the nanos that living pods use of a quota's pod resources."""
-    used: dict[str, int] = {}
-    for pod in pods:
-        if pod.status.phase in ("Succeeded", "Failed"):
-            continue
-        uses = uses_of(pod)
-        if not matches_scopes(quota, pod, uses):
-            continue
-        own = {"pods": NANOS, "count/pods": NANOS}
-        own |= {f"requests.{name}": nanos for name, nanos in uses.requests.items()}
-        own |= {f"limits.{name}": nanos for name, nanos in uses.limits.items()}
-        own |= {name: nanos for name, nanos in uses.requests.items() if name in COMPUTE}
-        _add(used, own)
-    return used
-
-
 def is_pod_resource(name: str) -> bool:
     """Return whether a quota's resource is counted over pods."""
-    if name in COMPUTE or name in ("pods", "count/pods"):
+    if name in COMPUTE or name.startswith("hugepages-") or name in ("pods", "count/pods"):
         return True
     return name.startswith(("requests.", "limits.")) and name != "requests.storage"
+
+
+def is_claim_resource(name: str) -> bool:
+    """Return whether a quota's resource is counted over what claims of volumes ask for."""
+    return "storage" in name and not name.startswith("count/") and not is_pod_resource(name)
 
 
 def service_counts(services: Sequence[Service]) -> dict[str, int]:
@@ -201,14 +154,39 @@ class QuotaLoop:
             shared.mirror(resources.SECRETS, PartialObject),
             shared.mirror(resources.REPLICATIONCONTROLLERS, ReplicationController),
         )
+        self.measured: dict[str, Measured] = {}
+        """What pods use, by uid."""
+        self.recounts: dict[str, float] = {}
+        """How long the next recount of a quota of kinds that nobody watches waits."""
         for mirror in self.watched:
             mirror.on_change(self._content_changed)
+        shared.copies.on_added(self._follow)
+
+    def _follow(self, resource: Resource, copy: Reflector[Any]) -> None:
+        """Count a kind again when it changes, from now on."""
+        own = {mirror.resource for mirror in (*self.watched, self.quotas)}
+        if resource.namespaced and resource not in own:
+            copy.on_change(partial(self._object_changed, resource))
+
+    def _object_changed(self, resource: Resource, old: Any, new: Any) -> None:
+        by_content = is_counted_by_content(resource.group, resource.plural)
+        if old is not None and new is not None and not by_content:
+            return
+        names = resource_names(resource.group, resource.plural)
+        for quota in self.quotas.all((new if new is not None else old).metadata.namespace):
+            hard = quota.spec.hard
+            if any(n in hard for n in names) or (
+                by_content and any(is_claim_resource(n) or n.endswith(DEVICE_CLASS) for n in hard)
+            ):
+                self._add_quota(quota)
 
     def _add_quota(self, quota: ResourceQuota | None) -> None:
         if quota is not None:
             self.queue.add(key_of(quota))
 
     def _content_changed(self, old: Any, new: Any) -> None:
+        if new is None:
+            self.measured.pop(old.metadata.uid, None)
         if old is not None and new is not None and not isinstance(new, Service):
             if not isinstance(new, Pod):
                 return
@@ -223,6 +201,7 @@ class QuotaLoop:
     async def reconcile(self, key: str) -> None:
         quota = self.quotas.get(key)
         if quota is None:
+            self.recounts.pop(key, None)
             return
         used, is_watched = await self._count(quota)
         hard = {name: str(value) for name, value in quota.spec.hard.items()}
@@ -234,34 +213,51 @@ class QuotaLoop:
             except ApiError as error:
                 if error.code != 404:
                     raise
-        if not is_watched:
-            self.queue.add_after(key, RECOUNT_S)
+        if is_watched:
+            self.recounts.pop(key, None)
+        else:
+            wait_s = self.recounts.get(key, RECOUNT_FIRST_S)
+            self.recounts[key] = min(2 * wait_s, RECOUNT_S)
+            self.queue.add_after(key, wait_s)
 
-    async def _count(self, quota: ResourceQuota) -> tuple[dict[str, int], bool]:
+    async def _count(self, quota: ResourceQuota) -> tuple[Usage, bool]:
         """Return the nanos used of each hard resource, and whether all of it is watched."""
         namespace = quota.metadata.namespace
         is_watched = True
         names = [*quota.spec.hard]
-        used: dict[str, int] = dict.fromkeys(names, 0)
+        used: Usage = dict.fromkeys(names, 0)
         if any(is_pod_resource(name) for name in names):
-            found = plan_usage(quota, self.pods.all(namespace))
+            found = plan_usage(quota, map(self._measured, self.pods.all(namespace)))
             used |= {name: found.get(name, 0) for name in names if is_pod_resource(name)}
-        if quota.spec.scopes or quota.spec.scope_selector:
-            return used, True
+        by_content = [
+            (resources.PERSISTENTVOLUMECLAIMS, any(map(is_claim_resource, names))),
+            (DEVICE_CLAIMS, any(name.endswith(DEVICE_CLASS) for name in names)),
+        ]
+        has_scopes = bool(quota.spec.scopes or quota.spec.scope_selector)
+        if has_scopes and "persistentvolumeclaims" in names:
+            by_content[0] = (resources.PERSISTENTVOLUMECLAIMS, True)
+        for resource, is_named in by_content:
+            if is_named:
+                found = await self._contents(quota, resource)
+                used |= {name: found[name] for name in names if name in found}
+                is_watched = is_watched and self.shared.copies.of(resource.group, resource.plural) is not None
+        if has_scopes:
+            return used, is_watched
         counts = service_counts(self.services.all(namespace))
         for name in names:
-            if is_pod_resource(name):
-                continue
             if name in counts:
                 used[name] = counts[name] * NANOS
-            elif "storage" in name and not name.startswith("count/"):
-                used[name] = await self._storage(namespace, name)
-                is_watched = False
-            else:
+            elif not (is_pod_resource(name) or is_claim_resource(name) or name.endswith(DEVICE_CLASS)):
                 count, watched = await self._objects(namespace, name)
                 used[name] = count * NANOS
                 is_watched = is_watched and watched
         return used, is_watched
+
+    def _measured(self, pod: Pod) -> Measured:
+        known = self.measured.get(pod.metadata.uid)
+        if known is None or known.revision != pod.metadata.resource_version:
+            known = self.measured[pod.metadata.uid] = measure(pod)
+        return known
 
     async def _objects(self, namespace: str, name: str) -> tuple[int, bool]:
         plural, _, group = name.removeprefix("count/").partition(".")
@@ -270,27 +266,29 @@ class QuotaLoop:
         for mirror in (*self.watched, self.quotas):
             if (mirror.resource.plural, mirror.resource.group) == (plural, group):
                 return len(mirror.all(namespace)), True
+        copy = self.shared.copies.of(group, plural)
+        if copy is not None:
+            return len(copy.list(namespace)), True
         known = next((r for r in self.shared.mirrors if (r.plural, r.group) == (plural, group)), None)
-        resource = known or Resource(group, "v1", plural, "")
+        return len(await self._list(known or Resource(group, "v1", plural, ""), namespace)), False
+
+    async def _contents(self, quota: ResourceQuota, resource: Resource) -> Usage:
+        """Return what the objects of a kind use that are in a quota's scopes."""
+        spec = msgspec.to_builtins(quota.spec)
+        used: Usage = {}
+        for item in await self._list(resource, quota.metadata.namespace):
+            obj = orjson.loads(item)
+            if scopes_include(spec, resource.group, resource.plural, obj):
+                _add(used, usage_of(resource.group, resource.plural, obj))
+        return used
+
+    async def _list(self, resource: Resource, namespace: str) -> Sequence[bytes]:
         try:
-            return len((await self.shared.deps.client.list(resource, namespace)).items), False
+            return (await self.shared.deps.client.list(resource, namespace)).items
         except ApiError as error:
             if error.code == 404:
-                return 0, False
+                return ()
             raise
-
-    async def _storage(self, namespace: str, name: str) -> int:
-        """Return the storage that claims request, or how many there are, of all or of one storage class."""
-        class_name, _, what = name.rpartition(".storageclass.storage.k8s.io/")
-        items = (await self.shared.deps.client.list(resources.PERSISTENTVOLUMECLAIMS, namespace)).items
-        claims = [msgspec.json.decode(item, type=Claim) for item in items]
-        claims = [c for c in claims if not class_name or c.spec.storage_class_name == class_name]
-        if what == "persistentvolumeclaims":
-            return len(claims) * NANOS
-        if what not in ("", "requests.storage"):
-            return 0
-        requests = [(claim.spec.resources or {}).get("requests") or {} for claim in claims]
-        return sum(parse_quantity(request.get("storage", "0")).nanos for request in requests)
 
 
 def plan_status(quota: ResourceQuota, hard: Mapping[str, str], used: Mapping[str, int]) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from tiphys.client import resources
 from tiphys.client.events import EventRecorder
 from tiphys.client.interface import Client, Resource
 from tiphys.client.queue import WorkQueue
+from tiphys.client.reflector import Reflector
 from tiphys.controllers import views
 from tiphys.controllers.mirror import Mirror
 
@@ -101,6 +102,32 @@ _INDEXERS: dict[Resource, dict[str, Callable[[Any], Iterable[str]]]] = {
 }
 
 
+class Copies:
+    """Copies of collections that come and go with what the server serves: one watches them all, others read along."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], Reflector[Any]] = {}
+        self._readers: list[Callable[[Resource, Reflector[Any]], None]] = []
+
+    def add(self, resource: Resource, reflector: Reflector[Any]) -> None:
+        self._found[(resource.group, resource.plural)] = reflector
+        for reader in self._readers:
+            reader(resource, reflector)
+
+    def remove(self, resource: Resource) -> None:
+        self._found.pop((resource.group, resource.plural), None)
+
+    def of(self, group: str, plural: str) -> Reflector[Any] | None:
+        """Return the copy of a collection, if there is one that has its first list."""
+        found = self._found.get((group, plural))
+        return found if found is not None and found.is_synced else None
+
+    def on_added(self, reader: Callable[[Resource, Reflector[Any]], None]) -> None:
+        """Call `reader` for each copy when it is added."""
+        assert not self._found, "readers come before the copies"
+        self._readers.append(reader)
+
+
 @dataclass(slots=True)
 class Shared:
     """Made once for all controllers of a process; mirrors appear as they are asked for."""
@@ -108,6 +135,7 @@ class Shared:
     deps: Deps
     mirrors: dict[Resource, Mirror[Any]] = field(default_factory=dict)
     recorders: dict[str, EventRecorder] = field(default_factory=dict)
+    copies: Copies = field(default_factory=Copies)
 
     def mirror(self, resource: Resource, view: type[V]) -> Mirror[V]:
         """Return the one mirror of a resource; `view` must be the view in the table above."""

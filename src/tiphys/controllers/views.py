@@ -38,8 +38,26 @@ class NodeAffinity(View, frozen=True):
     required_during_scheduling_ignored_during_execution: NodeSelector | None = None
 
 
+class AffinityTerm(View, frozen=True):
+    """Of a term of pod affinity, whether it looks into other namespaces."""
+
+    namespaces: tuple[str, ...] = ()
+    namespace_selector: LabelSelector | None = None
+
+
+class PreferredTerm(View, frozen=True):
+    pod_affinity_term: AffinityTerm = AffinityTerm()
+
+
+class PodAffinity(View, frozen=True):
+    preferred_during_scheduling_ignored_during_execution: tuple[PreferredTerm, ...] = ()
+    required_during_scheduling_ignored_during_execution: tuple[AffinityTerm, ...] = ()
+
+
 class Affinity(View, frozen=True):
     node_affinity: NodeAffinity | None = None
+    pod_affinity: PodAffinity | None = None
+    pod_anti_affinity: PodAffinity | None = None
 
 
 class ClaimSource(View, frozen=True):
@@ -62,6 +80,7 @@ class PodSpec(View, frozen=True):
     node_selector: Mapping[str, str] = field(default_factory=dict)
     overhead: Mapping[str, str | int | float] = field(default_factory=dict)
     priority_class_name: str = ""
+    resources: Resources | None = None
     restart_policy: str = ""
     subdomain: str = ""
     tolerations: tuple[Toleration, ...] = ()

@@ -2,7 +2,7 @@
 
 What is used is counted from the objects themselves, plus what writes under way have reserved, so that two creates at
 once never pass a quota together, and nothing has to be given back after a crash. How much one object uses is decided in
-quotausage.py.
+api/quotausage.py.
 
 DIFFERS: upstream counts on the quota's status, which its controller mends later; here a stale status refuses nobody.
 Limit: a check decodes only objects that changed, but walks over all pods of a namespace that has a quota of pods.
@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.api.quantity import Quantity, format_quantity, parse_quantity
+from tiphys.api.quotausage import Usage, missing_amounts, resource_names, scopes_include, usage_of
 from tiphys.apiserver.admission import Attributes, Plugin
 from tiphys.apiserver.cache import ResourceCache
-from tiphys.apiserver.plugins.quotausage import Usage, missing_amounts, resource_names, scopes_include, usage_of
 from tiphys.base.errors import forbidden
 
 
@@ -47,9 +47,9 @@ class ResourceQuota(Plugin):
             return
         if attributes.subresource not in ("", "resize", "scale"):
             return
-        wanted = usage_of(kind, obj)
+        wanted = usage_of(kind.group, kind.plural, obj)
         if attributes.old is not None:
-            before = usage_of(kind, attributes.old)
+            before = usage_of(kind.group, kind.plural, attributes.old)
             wanted = {name: amount - before.get(name, 0) for name, amount in wanted.items()}
         wanted = {name: amount for name, amount in wanted.items() if amount > 0}
         if not wanted:
@@ -60,10 +60,10 @@ class ResourceQuota(Plugin):
     def _check(self, attributes: Attributes, quota: _Quota, obj: JsonObject, wanted: Usage) -> None:
         kind = attributes.kind
         named = {name: amount for name, amount in wanted.items() if name in quota.hard}
-        if not scopes_include(quota.spec, kind, obj):
+        if not scopes_include(quota.spec, kind.group, kind.plural, obj):
             return
-        if attributes.operation == "CREATE":
-            missing = missing_amounts(kind, obj, quota.hard)
+        if attributes.operation == "CREATE" and kind.plural == "pods" and not kind.group:
+            missing = missing_amounts(obj, quota.hard)
             if missing:
                 why = f"failed quota: {quota.name}: must specify {missing}"
                 raise forbidden(kind.group, kind.plural, attributes.name, why)
@@ -96,7 +96,7 @@ class ResourceQuota(Plugin):
         total = {name: quota.reserved.get(name, 0) for name in named}
         cache = self._objects(kind)
         if not quota.spec.get("scopes") and not quota.spec.get("scopeSelector"):
-            counted = {name for name in named if name in resource_names(kind)}
+            counted = {name for name in named if name in resource_names(kind.group, kind.plural)}
             for name in counted:
                 total[name] += cache.count(namespace) * 1_000_000_000
             if counted == set(named):
@@ -108,8 +108,9 @@ class ResourceQuota(Plugin):
             known = self._usages.get(key)
             if known is None or known[0] != cached.revision:
                 obj = cached.decode()
-                known = self._usages[key] = (cached.revision, usage_of(kind, obj), obj.get("spec") or {})
-            if scopes_include(quota.spec, kind, {"spec": known[2]}):
+                usage = usage_of(kind.group, kind.plural, obj)
+                known = self._usages[key] = (cached.revision, usage, _scoped(kind, obj))
+            if scopes_include(quota.spec, kind.group, kind.plural, known[2]):
                 for name in named:
                     if name not in counted:
                         total[name] += known[1].get(name, 0)
@@ -132,6 +133,12 @@ class ResourceQuota(Plugin):
                 known = self._known[cached.key] = (cached.revision, _Quota(cached.name, hard, spec, reserved))
             quotas.append(known[1])
         return quotas
+
+
+def _scoped(kind: Kind, obj: JsonObject) -> JsonObject:
+    """Return of an object what scopes look at."""
+    looked_at = ("spec", "status") if kind.plural == "persistentvolumeclaims" else ("spec",)
+    return {field: obj.get(field) or {} for field in looked_at}
 
 
 def _text(names: list[str], amounts: Usage, quota: _Quota) -> str:
