@@ -57,6 +57,7 @@ from tiphys.apiserver.plugins.runtimeclass import RuntimeClass
 from tiphys.apiserver.policies.metrics import PolicyMetrics
 from tiphys.apiserver.policies.plugins import PolicyPlugins
 from tiphys.apiserver.policies.status import PolicyStatus
+from tiphys.apiserver.quickget import QuickGets
 from tiphys.apiserver.rbac import RbacAuthorizer
 from tiphys.apiserver.reads import Reads
 from tiphys.apiserver.registry import Registry
@@ -134,6 +135,9 @@ class Assembled:
     health: Health
     metrics: Metrics
     aggregator: Aggregator
+    gate: Gate
+    quick: QuickGets | None
+    """Answers what needs no waiting, before `handle` is asked; None when every request is to be told."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def stop(self) -> None:
@@ -185,9 +189,9 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     custom = CustomResources(registry, kinds, cache)
     health = Health(_checks(store, cache, clock))
     gate = _gate(kinds, cache, clock, sum(config.in_flight))
-    address = _server_address(config)
-    paths = server_paths(kinds, tokens, health, metrics, address, debug_paths(gate), aggregator=aggregator)
+    paths = _paths(config, kinds, tokens, health, metrics, gate, aggregator)
     counted = _publish(config, metrics, kinds, paths, gate, clock)
+    gates = gate if config.fairness else InFlight(clock, *config.in_flight)
     server = ApiServer(
         authenticator,
         authorizer,
@@ -197,9 +201,12 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
         metrics=counted,
         clock=clock,
         request_timeout_s=config.request_timeout_s,
-        gate=gate if config.fairness else InFlight(clock, *config.in_flight),
+        gate=gates,
         recorder=config.recorder,
     )
+    quick = None
+    if config.recorder is None:
+        quick = QuickGets(authenticator, authorizer, gates, kinds, cache, store, reads, counted, aggregator, clock)
     publish_state(metrics, cache, store, reads, health, config.kubernetes_version)
     webhooks.loopback = server.handle
     await custom.load()
@@ -211,12 +218,29 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
         asyncio.create_task(Upkeep(registry, gate).run(config.upkeep_delay_s), name="fairness-upkeep"),
         asyncio.create_task(gate.run(), name="fairness-borrowing"),
     ]
-    policy_kind = kinds.resource("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies")
-    if policy_kind is not None:
-        tasks.append(asyncio.create_task(PolicyStatus(registry, policy_kind).run(), name="policy-status"))
+    tasks += _policy_status(registry, kinds)
     health.complete()
-    parts = (registry, cache, kinds, tokens, audiences, reads, webhooks, health, metrics, aggregator)
+    parts = (registry, cache, kinds, tokens, audiences, reads, webhooks, health, metrics, aggregator, gate, quick)
     return Assembled(server.handle, *parts, tasks)
+
+
+def _paths(
+    config: ApiServerConfig,
+    kinds: Kinds,
+    tokens: Tokens,
+    health: Health,
+    metrics: Metrics,
+    gate: Gate,
+    aggregator: Aggregator,
+) -> Paths:
+    address = _server_address(config)
+    return server_paths(kinds, tokens, health, metrics, address, debug_paths(gate), aggregator=aggregator)
+
+
+def _policy_status(registry: Registry, kinds: Kinds) -> list[asyncio.Task[None]]:
+    """Start what checks policies and writes what it found; versions before policies have none."""
+    kind = kinds.resource("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies")
+    return [] if kind is None else [asyncio.create_task(PolicyStatus(registry, kind).run(), name="policy-status")]
 
 
 def _publish(

@@ -19,6 +19,7 @@ import orjson
 from tiphys.api.kind import CustomConversion, JsonObject, Kind
 
 _METADATA = b'"metadata":{'
+_CLOSE = ord("}")
 _API_VERSION_AT = len(b'{"apiVersion":"')
 
 
@@ -87,9 +88,9 @@ class CachedObject(msgspec.Struct, eq=False, gc=False):
 
     def with_head(self, head: bytes) -> bytes:
         """Return the JSON with another beginning; `head` ends with `"metadata":{`."""
-        rest = self.value[self._at :]
-        comma = b"" if rest.startswith(b"}") else b","
-        return b'%b"resourceVersion":"%d"%b%b' % (head, self.revision, comma, rest)
+        value, at = self.value, self._at
+        end = b'"' if value[at] == _CLOSE else b'",'
+        return b"".join((head, b'"resourceVersion":"', str(self.revision).encode(), end, value[at:]))
 
     @property
     def _index(self) -> _Metadata:

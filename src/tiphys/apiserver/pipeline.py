@@ -63,6 +63,10 @@ class Decision:
 class Authorizer(Protocol):
     def authorize(self, user: User, info: RequestInfo) -> Decision: ...
 
+    def standing(self, user: User) -> int | None:
+        """Return a number that changes before any decision about the user does; None: ask every time."""
+        ...
+
 
 ResourceHandler = Callable[[Request, RequestInfo, User], Awaitable[Answer]]
 PathHandler = Callable[[Request, User], Awaitable[Answer]]

@@ -254,6 +254,16 @@ class Reads:
         on_open: list[Callable[[], None]] = []
         return Stream(start, content_type=rendering.stream_media, on_open=on_open)
 
+    def plain_rendering(self, kind: Kind, form: Form) -> Rendering:
+        """Return how whole objects of a kind are written in a media type."""
+        known = self._plain.get((id(kind), form.media))
+        if known is None or known[0] is not kind:
+            made = self._binary(kind, form, PlainRendering(kind))
+            if len(self._plain) >= RENDERINGS:  # custom kinds that are no more are let go
+                self._plain.clear()
+            known = self._plain[id(kind), form.media] = (kind, made)
+        return known[1]
+
     def render_object(self, kind: Kind, obj: bytes | JsonObject, request: Request, *, status: int = 200) -> Response:
         """Answer with one object as the Accept header wants it (plain, Table, PartialObjectMetadata).
 
@@ -292,13 +302,7 @@ class Reads:
 
     def _rendering(self, kind: Kind, request: Request, form: Form) -> tuple[Rendering, Form]:
         if form.target == PLAIN:
-            known = self._plain.get((id(kind), form.media))
-            if known is None or known[0] is not kind:
-                made = self._binary(kind, form, PlainRendering(kind))
-                if len(self._plain) >= RENDERINGS:  # custom kinds that are no more are let go
-                    self._plain.clear()
-                known = self._plain[id(kind), form.media] = (kind, made)
-            return known[1], form
+            return self.plain_rendering(kind, form), form
         if form.target == TABLE:
             table = TableRendering(kind, form, include_object(request.param("includeObject")), self._clock)
             return self._binary(kind, form, table), form

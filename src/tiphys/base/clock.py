@@ -34,11 +34,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clock."""
 
-    def now_s(self) -> float:
-        return time.time()
-
-    def monotonic_s(self) -> float:
-        return time.monotonic()
+    now_s = staticmethod(time.time)
+    monotonic_s = staticmethod(time.monotonic)
 
 
 class LoopClock:

@@ -14,7 +14,6 @@ Spec: RFC 9112; RFC 9110 section 10.1.1 (Expect), 7.8 (Upgrade).
 from __future__ import annotations
 
 import asyncio
-import enum
 import hashlib
 import logging
 from collections import deque
@@ -30,11 +29,12 @@ from tiphys.wire.encoding import (
     Target,
     decode_target,
     encode_head,
+    encode_whole,
     error_response,
     gzip_body,
     text_response,
 )
-from tiphys.wire.message import Answer, Peer, Request, Response, Stream, Upgrade
+from tiphys.wire.message import Answer, Headers, Peer, Request, Response, Stream, Upgrade
 from tiphys.wire.sink import StreamSink
 from tiphys.wire.upgraded import UpgradedConnection
 
@@ -46,27 +46,27 @@ log = logging.getLogger(__name__)
 _REPEATABLE_BYTES = 8 * 1024
 _ONCE = frozenset(("host", "content-length", "transfer-encoding"))
 """Headers that two servers on the way may read differently when they are there twice: such requests are refused."""
+_WITH_BODY = frozenset((200, 201))
+"""Most answers: they have a body, and nothing about them is special."""
 _PIECE_BYTES = 256 * 1024
 """Parts of a body are joined up to this size: fewer TLS records, no second copy of a huge list."""
 _PIECES_A_TURN = 8
 """Pieces of a large body that are encrypted in one turn of the loop: about 4 ms."""
 
 
-class Phase(enum.Enum):
-    """What the connection is doing, which says the deadline that counts."""
-
-    IDLE = 0
-    """Between requests."""
-    HEAD = 1
-    """A request line or headers are incomplete."""
-    BODY = 2
-    """A request's body is incomplete."""
-    BUSY = 3
-    """A handler works, or its answer is being taken by the client."""
-    LINGER = 4
-    """The last answer is out; what still comes is dropped."""
-    RAW = 5
-    """Upgraded: the bytes belong to a session."""
+# What the connection is doing, which says the deadline that counts. Plain numbers: an enum's members cost a look-up each.
+_IDLE = 0
+"""Between requests."""
+_HEAD = 1
+"""A request line or headers are incomplete."""
+_BODY = 2
+"""A request's body is incomplete."""
+_BUSY = 3
+"""A handler works, or its answer is being taken by the client."""
+_LINGER = 4
+"""The last answer is out; what still comes is dropped."""
+_RAW = 5
+"""Upgraded: the bytes belong to a session."""
 
 
 class HttpConnection(asyncio.BufferedProtocol):
@@ -78,7 +78,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._parser: Any = httptools.HttpRequestParser(self)
         self._peer = Peer()
-        self._phase = Phase.HEAD
+        self._phase = _HEAD
         self._since = server.tick
         """Tick of the last change of phase."""
         self._waiting: deque[tuple[Request | Response, bool]] = deque()
@@ -104,7 +104,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._upgrade_rest = b""
         # The request being parsed
         self._url = b""
-        self._headers: dict[str, str] = {}
+        self._headers = Headers()
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._header_bytes = 0
@@ -117,7 +117,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Requests completed by the current read of the socket."""
         # The headers of the last GET as bytes and parsed: clients repeat them word for word
         self._repeat_block: bytes | None = None
-        self._repeat_headers: dict[str, str] = {}
+        self._repeat_headers = Headers()
+        self._repeat_accepts_gzip = False
 
     # asyncio.BufferedProtocol
 
@@ -154,9 +155,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._since = self._server.tick
         if self._raw is not None:
             self._raw.pause_writing()
-
         elif self._stream is not None:
             self._stream.paused()
+
     def resume_writing(self) -> None:
         self.writing_paused = False
         self._since = self._server.tick
@@ -181,7 +182,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def data_received(self, data: bytes) -> None:
         block = self._repeat_block
-        if block is not None and self._phase is Phase.IDLE and data.endswith(block) and not self._waiting:
+        if block is not None and self._phase is _IDLE and data.endswith(block) and not self._waiting:
             target = self._server.decode_get(data[: -len(block)])
             if target is not None:
                 self._simple_get(target)
@@ -194,10 +195,10 @@ class HttpConnection(asyncio.BufferedProtocol):
     # Parsing
 
     def _parse(self, data: bytes) -> None:
-        was_idle = self._phase is Phase.IDLE or self._phase is Phase.HEAD
+        was_idle = self._phase is _IDLE or self._phase is _HEAD
         fresh = was_idle and not self._in_message
-        if self._phase is Phase.IDLE:
-            self._become(Phase.HEAD)
+        if self._phase is _IDLE:
+            self._become(_HEAD)
         self._completed = 0
         try:
             self._parser.feed_data(data)
@@ -231,13 +232,26 @@ class HttpConnection(asyncio.BufferedProtocol):
         ):
             self._repeat_block = data[data.index(b"\r\n") :]
             self._repeat_headers = self._headers
+            self._repeat_accepts_gzip = _accepts_gzip(self._headers)
 
     def _simple_get(self, target: Target) -> None:
+        """Answer a GET with the same headers as the one before: at once if its handler can, else as any other."""
         path, query, raw_path = target
+        server = self._server
         self._http_1_0 = False
         self._busy = True
         request = Request("GET", path, query, self._repeat_headers, b"", self._peer, raw_path)
-        self._handle(request, True)
+        try:
+            response = server.quick(request) if server.quick is not None else None
+        except Exception as error:  # noqa: BLE001 - `_failure` logs it
+            response = _failure(error, request)
+        if response is None:
+            self._handle(request, True)
+        else:
+            self._method = "GET"
+            self._keep_alive = not server.stopping
+            self._accepts_gzip = self._repeat_accepts_gzip
+            self._send(response)
         if not self._busy and self._waiting:
             self._next()
 
@@ -245,7 +259,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._in_message = self._in_head = True
         self._head_bytes_read = 0
         self._url = b""
-        self._headers = {}
+        self._headers = Headers()
         self._body = []
         self._body_bytes = 0
         self._header_bytes = 0
@@ -290,7 +304,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         if length is not None or "transfer-encoding" in headers:
             if not self._busy:
-                self._become(Phase.BODY)
+                self._become(_BODY)
             if headers.get("expect", "").lower() == "100-continue":
                 if self._busy or self._waiting:
                     self._continue_owed = True
@@ -323,7 +337,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._continue_owed = False
         self._http_1_0 = parser.get_http_version() != "1.1"
         if not self._busy:
-            self._become(Phase.HEAD)
+            self._become(_HEAD)
         # After an offer to upgrade the parser reads no further request, so one that is not taken up ends the connection.
         self._waiting.append((request, parser.should_keep_alive() and not parser.should_upgrade()))
 
@@ -348,7 +362,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         while self._waiting and not self._busy and not self.writing_paused:
             item, keep_alive = self._waiting.popleft()
             self._busy = True
-            self._become(Phase.BUSY)
+            self._become(_BUSY)
             if isinstance(item, Request):
                 self._handle(item, keep_alive)
             else:
@@ -364,8 +378,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _handle(self, request: Request, keep_alive: bool) -> None:
         self._method = request.method
         self._keep_alive = keep_alive and not self._server.stopping
-        accepted = request.headers.get("accept-encoding")
-        self._accepts_gzip = accepted is not None and "gzip" in accepted
+        self._accepts_gzip = _accepts_gzip(request.headers)
         try:
             answer, task = self._server.stepper.start(self._server.handler(request), "request")  # type: ignore[arg-type]
         except asyncio.CancelledError:
@@ -377,7 +390,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if task is None:
             self._answer(answer, request)  # type: ignore[arg-type]
             return
-        self._phase = Phase.BUSY
+        self._phase = _BUSY
         self._task = task
         task.add_done_callback(lambda task: self._on_done(task, request))
 
@@ -423,13 +436,18 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _send(self, response: Response) -> None:
         body = response.body
+        usual = response.status in _WITH_BODY and self._keep_alive and self._method != "HEAD" and not self._http_1_0
+        if usual and isinstance(body, bytes) and 0 < len(body) < GZIP_FROM_BYTES:
+            self._transport.write(encode_whole(response, body, self._server.date))
+            self._finished()
+            return
         size = len(body) if isinstance(body, bytes) else sum(map(len, body))
         if (
             size >= GZIP_FROM_BYTES
             and self._accepts_gzip
             and not any(name.lower() == "content-encoding" for name, _ in response.headers)
         ):
-            self._phase = Phase.BUSY
+            self._phase = _BUSY
             packing = self._server.loop.run_in_executor(None, gzip_body, body)
             packing.add_done_callback(lambda packed: self._on_packed(packed, response))
             return
@@ -446,7 +464,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         else:
             self._rest = _pieces([head, body] if isinstance(body, bytes) else [head, *body])
             if not self._send_rest():
-                self._phase = Phase.BUSY
+                self._phase = _BUSY
                 return
         self._finished()
 
@@ -491,15 +509,15 @@ class HttpConnection(asyncio.BufferedProtocol):
         if not self._keep_alive:
             self._end()
         elif self._in_message:
-            self._become(Phase.HEAD if self._in_head else Phase.BODY)
+            self._become(_HEAD if self._in_head else _BODY)
         else:
-            self._become(Phase.IDLE)
+            self._become(_IDLE)
 
     def _end(self) -> None:
         """After the last answer: close, at once when all of the request was read, else after its rest was dropped."""
         self._waiting.clear()
         if self._broken and self._parser is not None and not self._transport.is_closing():
-            self._become(Phase.LINGER)
+            self._become(_LINGER)
             if self._reading_paused:
                 self._reading_paused = False
                 self._transport.resume_reading()
@@ -519,7 +537,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._method == "HEAD":
             self._finished()
             return
-        self._phase = Phase.BUSY
+        self._phase = _BUSY
         sink = self._stream = StreamSink(self._server, self, self._transport, chunked)
         try:
             sink.started(stream.start(sink))
@@ -538,7 +556,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _upgrade(self, upgrade: Upgrade) -> None:
         head = encode_head(101, "", (("Upgrade", upgrade.protocol), *upgrade.headers), b"")
         self._transport.write(head + b"Connection: Upgrade\r\n\r\n")
-        self._become(Phase.RAW)
+        self._become(_RAW)
         self._waiting.clear()
         raw = self._raw = UpgradedConnection(self._transport, self._upgrade_rest)
         if self._reading_paused:
@@ -560,7 +578,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     # Deadlines and the end
 
-    def _become(self, phase: Phase) -> None:
+    def _become(self, phase: int) -> None:
         self._phase = phase
         self._since = self._server.tick
 
@@ -574,13 +592,13 @@ class HttpConnection(asyncio.BufferedProtocol):
         until that has ended."""
         limits, phase = self._limits, self._phase
         allowed_s: float
-        if phase is Phase.IDLE:
+        if phase is _IDLE:
             allowed_s = limits.send_timeout_s if self.writing_paused else limits.idle_timeout_s
-        elif phase is Phase.HEAD:
+        elif phase is _HEAD:
             allowed_s = limits.header_timeout_s
-        elif phase is Phase.BODY:
+        elif phase is _BODY:
             allowed_s = limits.body_timeout_s
-        elif phase is Phase.LINGER:
+        elif phase is _LINGER:
             allowed_s = limits.linger_s
         elif self.writing_paused and (self._rest is not None or (self._stream is not None and self._stream.closed)):
             allowed_s = limits.send_timeout_s
@@ -604,6 +622,11 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._raw_task is not None:
             self._raw_task.cancel()
         self._transport.abort()
+
+
+def _accepts_gzip(headers: Mapping[str, str]) -> bool:
+    accepted = headers.get("accept-encoding")
+    return accepted is not None and "gzip" in accepted
 
 
 def _failure(error: BaseException, request: Request) -> Response:

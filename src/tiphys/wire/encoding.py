@@ -49,18 +49,28 @@ class FixedHeaders(tuple[tuple[str, str], ...]):
 
 def encode_head(status: int, content_type: str, headers: Sequence[tuple[str, str]], date: bytes) -> bytes:
     """Return status line and headers, without the length header and the empty line. `date` is a whole header line."""
-    key = (status, content_type)
-    start = _heads.get(key)
-    if start is None:
-        line = f"HTTP/1.1 {status} {_PHRASES.get(status, 'Status')}\r\n"
-        if content_type:
-            line += f"Content-Type: {_one_line(content_type)}\r\n"
-        start = line.encode("latin-1", "replace")
-        if len(_heads) < _HEADS_LIMIT:
-            _heads[key] = start
+    start = _heads.get((status, content_type)) or _head_start(status, content_type)
     if not headers:
         return start + date
     return start + date + (headers.lines if isinstance(headers, FixedHeaders) else _header_lines(headers))
+
+
+def encode_whole(response: Response, body: bytes, date: bytes) -> bytes:
+    """Return a whole answer that keeps the connection and has a body."""
+    status, content_type, headers = response.status, response.content_type, response.headers
+    start = _heads.get((status, content_type)) or _head_start(status, content_type)
+    lines = headers.lines if isinstance(headers, FixedHeaders) else _header_lines(headers)
+    return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (start, date, lines, len(body), body)
+
+
+def _head_start(status: int, content_type: str) -> bytes:
+    line = f"HTTP/1.1 {status} {_PHRASES.get(status, 'Status')}\r\n"
+    if content_type:
+        line += f"Content-Type: {_one_line(content_type)}\r\n"
+    start = line.encode("latin-1", "replace")
+    if len(_heads) < _HEADS_LIMIT:
+        _heads[status, content_type] = start
+    return start
 
 
 def _header_lines(headers: Sequence[tuple[str, str]]) -> bytes:

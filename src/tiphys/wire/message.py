@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 import msgspec
@@ -33,6 +33,18 @@ class Peer:
     """(user name, groups) asserted by the process itself: local clients only, never set from the network."""
     issuer: str = ""
     """Common name of the authority that signed that certificate: it tells front proxies from ordinary clients."""
+
+
+class Headers(dict[str, str]):
+    """Headers of a request as the HTTP core parsed them. A client that repeats its headers word for word on a connection
+    gets the same object for each request, so a handler may keep here what it has found out about them."""
+
+    __slots__ = ("known",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: Any = None
+        """The handler's; None until it sets it."""
 
 
 class Request(msgspec.Struct, eq=False):
@@ -146,3 +158,5 @@ class Upgrade:
 
 Answer = Response | Stream | Upgrade
 Handler = Callable[[Request], Awaitable[Answer]]
+QuickHandler = Callable[[Request], Response | None]
+"""Answers a GET at once, without waiting, or returns None: then the Handler is asked. Never raises but for faults."""
