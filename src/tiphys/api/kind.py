@@ -223,6 +223,8 @@ class Kind:
     """All columns in order, Name first and Age where upstream has it. () means Name and Created At."""
     row: Callable[[JsonObject, float], list[Any]] = no_row
     """(object, now in Unix seconds) -> one cell for each of `columns`."""
+    row_conditions: Callable[[JsonObject], Sequence[JsonObject]] | None = None
+    """object -> what its row says beside the cells: that a pod has ended. None: nothing for any object."""
     selectable_fields: Mapping[str, Callable[[JsonObject], str]] = field(default_factory=dict)
     """Field label -> text of its value; metadata.name and metadata.namespace are always there and not listed."""
     convert: Callable[[JsonObject, str, str], JsonObject] | None = None

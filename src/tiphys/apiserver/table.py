@@ -46,12 +46,16 @@ class TableRendering(JsonRendering):
 
     def item(self, obj: CachedObject) -> bytes:
         decoded = obj.decode() if self._kind.conversion is None else orjson.loads(self._whole.single(obj))
+        beside = b""
         if self._kind.columns:
-            cells = self._kind.row(convert_to(self._kind, decoded), self._clock.now_s())
+            shown = convert_to(self._kind, decoded)
+            cells = self._kind.row(shown, self._clock.now_s())
+            conditions = self._kind.row_conditions(shown) if self._kind.row_conditions is not None else ()
+            beside = b'"conditions":%b,' % orjson.dumps(conditions) if conditions else b""
         else:
             metadata = decoded["metadata"]
             cells = [metadata.get("name", ""), metadata.get("creationTimestamp")]
-        return b'{"cells":%b,"object":%b}' % (orjson.dumps(cells), self._object(obj))
+        return b'{"cells":%b,%b"object":%b}' % (orjson.dumps(cells), beside, self._object(obj))
 
     def _object(self, obj: CachedObject) -> bytes:
         if self._include == "None":

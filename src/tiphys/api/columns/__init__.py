@@ -1,7 +1,7 @@
 """What `kubectl get` shows: the table columns and cells of every built-in kind, as upstream's newest version has them.
 
-`TABLES` maps (group, kind) to its columns and the function that makes a row's cells from an object and the time; the
-kinds' table (api/kinds) takes them from here. A kind that is not listed shows its name and the time of its creation,
+`TABLES` maps (group, kind) to its columns and the function that makes a row's cells from an object and the time,
+`ROW_CONDITIONS` to what a row says beside them; the kinds' table (api/kinds) takes them from here. A kind that is not listed shows its name and the time of its creation,
 which the API server adds by itself: those kinds have `()` as columns.
 
 Spec: Kubernetes docs, "Receiving resources as Tables"; names, types and priorities of columns are what clients see.
@@ -27,6 +27,7 @@ _WEBHOOKS = (cluster.ADMISSION_WEBHOOKS_COLUMNS, cluster.admission_webhooks_row)
 _POLICY_BINDING = (cluster.POLICY_BINDING_COLUMNS, cluster.policy_binding_row)
 _ROLEBINDING = (access.ROLEBINDING_COLUMNS, access.rolebinding_row)
 
+ROW_CONDITIONS: Mapping[tuple[str, str], Callable[[JsonObject], list[JsonObject]]] = {("", "Pod"): pod.row_conditions}
 TABLES: Mapping[tuple[str, str], Table] = {
     ("", "ComponentStatus"): (cluster.COMPONENTSTATUS_COLUMNS, cluster.componentstatus_row),
     ("", "ConfigMap"): (access.CONFIGMAP_COLUMNS, access.configmap_row),

@@ -69,7 +69,7 @@ def row(pod: JsonObject, now_s: float) -> list[Any]:
     ]
 
 
-def row_conditions(pod: JsonObject) -> list[dict[str, str]]:
+def row_conditions(pod: JsonObject) -> list[JsonObject]:
     """Return the `conditions` of the pod's table row: that it has ended, if it has."""
     messages = {"Succeeded": "The pod has completed successfully.", "Failed": "The pod failed."}
     phase = part(pod, "status").get("phase", "")

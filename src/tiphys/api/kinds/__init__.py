@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tiphys.api.columns import NO_TABLE, TABLES
+from tiphys.api.columns import NO_TABLE, ROW_CONDITIONS, TABLES
 from tiphys.api.conversions import CONVERSIONS
 from tiphys.api.kind import Kind, Strategy
 from tiphys.api.kinds.deprecations import deprecation_warning
@@ -75,6 +75,7 @@ def _kind(
         strategy=strategies.get((record.group, record.kind)) or Strategy(),
         columns=columns,
         row=row,
+        row_conditions=ROW_CONDITIONS.get((record.group, record.kind)),
         selectable_fields=selectable_fields(record.group, record.plural, minor),
         convert=CONVERSIONS.get((record.group, record.plural)),
         definition=definition,
