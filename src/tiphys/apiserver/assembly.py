@@ -29,6 +29,7 @@ from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.conversionmetrics import ConversionMetrics
 from tiphys.apiserver.crds import CustomResources
 from tiphys.apiserver.deadlines import REQUEST_TIMEOUT_S
+from tiphys.apiserver.endpoints import ServiceResolver
 from tiphys.apiserver.fairness.dumps import debug_paths
 from tiphys.apiserver.fairness.flowmetrics import publish_fairness
 from tiphys.apiserver.fairness.gate import Gate
@@ -73,7 +74,6 @@ from tiphys.apiserver.subresources.token import token_handler
 from tiphys.apiserver.tokens import Tokens
 from tiphys.apiserver.webhooks.client import WebhookClient
 from tiphys.apiserver.webhooks.plugins import webhook_plugins
-from tiphys.apiserver.webhooks.services import ServiceResolver
 from tiphys.base.clock import Clock, Randomness
 from tiphys.base.metrics import Metrics
 from tiphys.store.interface import Store, StoreFailed

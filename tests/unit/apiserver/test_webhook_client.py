@@ -13,8 +13,8 @@ import pytest
 from webhook_server import allowed, authority, broken, ca_bundle, certificate, serving
 
 from tiphys.apiserver.cache import ResourceCache
+from tiphys.apiserver.endpoints import ServiceResolver
 from tiphys.apiserver.webhooks.client import CallFailed, WebhookClient
-from tiphys.apiserver.webhooks.services import ServiceResolver
 from tiphys.wire.message import Answer, Handler, Request, Response, Sink, Stream
 from tiphys.wire.tls import create_ca, issue
 

@@ -93,8 +93,9 @@ class Aggregator:
             from tiphys.apiserver.aggregation.remoteside import RemoteSide
 
             services, slices = self._objects("", "services"), self._objects("discovery.k8s.io", "endpointslices")
+            nodes, proxy = self._objects("", "nodes"), self._front_proxy
             self._remote = RemoteSide(
-                self.services, services, slices, self._registry, self._kind, self._front_proxy, self._losses
+                self.services, services, slices, nodes, self._registry, self._kind, proxy, self._losses
             )
             self._wanted.set()
 

@@ -19,9 +19,9 @@ from tiphys.api.kind import JsonObject, Kind
 from tiphys.apiserver.aggregation.apiservices import ApiService, ApiServices, ServiceReference
 from tiphys.apiserver.aggregation.documents import RemoteDocuments
 from tiphys.apiserver.aggregation.forwarding import AGGREGATOR, BadAuthority, Forwarder
-from tiphys.apiserver.aggregation.resolving import SERVICE_NAME, Resolver, Unresolvable, ready_addresses
 from tiphys.apiserver.backends import Target, dial_error
 from tiphys.apiserver.cache import CachedEvent, ResourceCache
+from tiphys.apiserver.endpoints import SERVICE_NAME, NotRoutable, ServiceResolver, ready_endpoints
 from tiphys.apiserver.registry import Registry, WriteContext, take_status
 from tiphys.apiserver.user import API_SERVER
 from tiphys.base.errors import ApiError
@@ -62,7 +62,7 @@ def judge(reference: ServiceReference, service: JsonObject | None, slices: Seque
     if not slices:
         text = f'cannot find endpointslices for service/{name} in "{namespace}"'
         return Finding("False", "EndpointsNotFound", text)
-    if not any(True for _ in ready_addresses(slices, names[0])):
+    if not any(True for part in slices for _ in ready_endpoints(part, names[0])):
         text = f'endpointslices for service/{name} in "{namespace}" have no addresses with port name "{names[0]}"'
         return Finding("False", "MissingEndpoints", text)
     return None
@@ -118,7 +118,7 @@ class Availability:
     def __init__(
         self,
         services: ApiServices,
-        resolver: Resolver,
+        resolver: ServiceResolver,
         forwarder: Forwarder,
         documents: RemoteDocuments,
         writer: ConditionWriter,
@@ -202,9 +202,8 @@ class Availability:
         service = self._services.by_name.get(name)
         if service is None or service.service is None:
             return
-        finding = judge(
-            service.service, self._resolver.service(service.service), self._resolver.slices(service.service)
-        )
+        where = service.service.namespace, service.service.name
+        finding = judge(service.service, self._resolver.service(*where), self._resolver.slices(*where))
         asked = finding is None
         if finding is None:
             finding = await self._ask(service)
@@ -238,9 +237,9 @@ class Availability:
             return Finding("False", "FailedDiscoveryCheck", "this API server runs without a network")
         assert service.service is not None
         try:
-            addresses = self._resolver.all(service.service)[:ATTEMPTS]
+            addresses = self._forwarder.addresses(service.service)[:ATTEMPTS]
             targets = [self._forwarder.at(service, *address, checked=False) for address in addresses]
-        except (Unresolvable, BadAuthority) as error:
+        except (NotRoutable, BadAuthority) as error:
             return Finding("False", "FailedDiscoveryCheck", str(error))
         asking = [asyncio.ensure_future(self._ask_one(service, target)) for target in targets]
         problem = ""

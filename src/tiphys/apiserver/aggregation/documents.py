@@ -30,7 +30,7 @@ from tiphys.apiserver.aggregation.reading import (
     parse_document,
     take_v2,
 )
-from tiphys.apiserver.aggregation.resolving import Unresolvable
+from tiphys.apiserver.endpoints import NotRoutable
 from tiphys.apiserver.user import User
 from tiphys.wire.http_client import WholeAnswer
 
@@ -136,7 +136,7 @@ class RemoteDocuments:
         try:
             known.resources = await self._discover(service, known)
             known.fresh = True
-        except (OSError, TimeoutError, Unresolvable, BadAuthority, BadDocument) as error:
+        except (OSError, TimeoutError, NotRoutable, BadAuthority, BadDocument) as error:
             log.warning("discovery of APIService %s: %s", service.name, error)
             known.fresh = False
         if before != (known.resources, known.fresh):
@@ -210,5 +210,5 @@ class RemoteDocuments:
                 known.openapi_v2 = None
             if before != (known.openapi_v3, known.openapi_v2):
                 self._changes += 1
-        except (OSError, TimeoutError, Unresolvable, BadAuthority, BadDocument) as error:
+        except (OSError, TimeoutError, NotRoutable, BadAuthority, BadDocument) as error:
             log.warning("OpenAPI of APIService %s: %s", service.name, error)

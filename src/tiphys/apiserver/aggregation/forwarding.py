@@ -11,11 +11,12 @@ Spec: Kubernetes documentation, "Configure the Aggregation Layer" (authenticatio
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from urllib.parse import quote
 
-from tiphys.apiserver.aggregation.apiservices import ApiService
-from tiphys.apiserver.aggregation.resolving import Resolver, Unresolvable
+from tiphys.apiserver.aggregation.apiservices import ApiService, ServiceReference
 from tiphys.apiserver.backends import Backends, Target, passed_headers
+from tiphys.apiserver.endpoints import Address, NotRoutable, ServiceResolver
 from tiphys.apiserver.frontproxy import FrontProxy, identity_headers
 from tiphys.apiserver.user import MASTERS, User
 from tiphys.base.errors import ApiError, TiphysError
@@ -36,10 +37,11 @@ class BadAuthority(TiphysError):
 
 
 class Forwarder:
-    """Sends requests to remote API servers. `close` when done."""
+    """Sends requests to remote API servers. `choose(n)` returns a number below n. `close` when done."""
 
-    def __init__(self, resolver: Resolver, front_proxy: FrontProxy | None) -> None:
+    def __init__(self, resolver: ServiceResolver, front_proxy: FrontProxy | None, choose: Callable[[int], int]) -> None:
         self._resolver = resolver
+        self._choose = choose
         self._front_proxy = front_proxy
         self._backends = Backends()
         self._contexts: dict[tuple[bytes, bool], ssl.SSLContext] = {}
@@ -55,7 +57,7 @@ class Forwarder:
             return _unavailable()
         try:
             target = self.target(service)
-        except (Unresolvable, BadAuthority):
+        except (NotRoutable, BadAuthority):
             return _unavailable()
         headers = passed_headers(request, *identity_headers(user))
         headers.append(("X-Forwarded-Uri", quote(request.path, safe="$&+,/:;=@~")))
@@ -75,11 +77,15 @@ class Forwarder:
     def target(self, service: ApiService, *, checked: bool = True) -> Target:
         """Return one of the servers behind an APIService. `checked` False takes its certificate as it is.
 
-        Raises Unresolvable, BadAuthority.
+        Raises NotRoutable, BadAuthority.
         """
         assert service.service is not None, "a local APIService is not forwarded"
-        address, port = self._resolver.one(service.service)
-        return self.at(service, address, port, checked=checked)
+        found = self.addresses(service.service)
+        return self.at(service, *found[self._choose(len(found))], checked=checked)
+
+    def addresses(self, reference: ServiceReference) -> list[Address]:
+        """Return every address that answers for a Service. Raises NotRoutable."""
+        return self._resolver.addresses(reference.namespace, reference.name, reference.port)
 
     def at(self, service: ApiService, address: str, port: int, *, checked: bool = True) -> Target:
         """Return the target of an address behind an APIService. Raises BadAuthority."""

@@ -7,8 +7,8 @@ from tiphys.apiserver.aggregation.apiservices import ApiService, ApiServices
 from tiphys.apiserver.aggregation.availability import Availability, ConditionWriter
 from tiphys.apiserver.aggregation.documents import RemoteDocuments
 from tiphys.apiserver.aggregation.forwarding import OPENAPI_READER, Forwarder
-from tiphys.apiserver.aggregation.resolving import Resolver
 from tiphys.apiserver.cache import ResourceCache
+from tiphys.apiserver.endpoints import ServiceResolver
 from tiphys.apiserver.frontproxy import FrontProxy
 from tiphys.apiserver.registry import Registry
 from tiphys.base.metrics import Counter
@@ -23,13 +23,14 @@ class RemoteSide:
         apiservices: ApiServices,
         services: ResourceCache,
         slices: ResourceCache,
+        nodes: ResourceCache,
         registry: Registry,
         kind: Kind,
         front_proxy: FrontProxy | None,
         losses: Counter,
     ) -> None:
-        resolver = Resolver(services, slices, lambda count: registry.randomness.integer(0, count - 1))
-        self.forwarder = Forwarder(resolver, front_proxy)
+        resolver = ServiceResolver(services, slices, nodes)
+        self.forwarder = Forwarder(resolver, front_proxy, lambda count: registry.randomness.integer(0, count - 1))
         self.documents = RemoteDocuments(apiservices, self.forwarder)
         writer = ConditionWriter(registry, kind, losses)
         self.availability = Availability(apiservices, resolver, self.forwarder, self.documents, writer)

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from tiphys.api.kind import JsonObject
 from tiphys.apiserver.backends import Target, passed_headers
+from tiphys.apiserver.endpoints import ready_endpoints, slices_of
 from tiphys.apiserver.kubelets import KubeletDialer
 from tiphys.apiserver.resources import Call, SubresourceHandler
 from tiphys.base.errors import ApiError, bad_request, not_found, service_unavailable
@@ -148,30 +149,27 @@ def _endpoint(call: Call, service: JsonObject, port: str) -> tuple[str, int]:
         port = chosen[0].get("name") or ""
     kind = call.registry.kinds.resource("discovery.k8s.io", "v1", "endpointslices")
     assert kind is not None
-    found: list[tuple[str, int]] = []
-    for cached in call.registry.cache.resource(kind.storage_prefix()).objects(call.info.namespace):
-        if cached.labels.get("kubernetes.io/service-name") != name:
-            continue
-        slice_ = cached.decode()
-        numbers = [p["port"] for p in slice_.get("ports") or () if (p.get("name") or "") == port and p.get("port")]
-        for endpoint in slice_.get("endpoints") or () if numbers else ():
-            address = _pod_address(call, endpoint)
-            if address:
-                found.append((address, int(numbers[0])))
+    slices = call.registry.cache.resource(kind.storage_prefix())
+    found = [
+        address
+        for part in slices_of(slices, call.info.namespace, name)
+        for address, endpoint in ready_endpoints(part, port)
+        if _is_pod(call, address[0], endpoint)
+    ]
     if not found:
         raise service_unavailable(f'no endpoints available for service "{call.info.name}"')
     return found[call.registry.randomness.integer(0, len(found) - 1)]
 
 
-def _pod_address(call: Call, endpoint: JsonObject) -> str:
-    """Return the address of a ready endpoint that is a pod of the same address, "" otherwise."""
-    target, addresses = endpoint.get("targetRef") or {}, endpoint.get("addresses") or ()
-    if not (endpoint.get("conditions") or {}).get("ready", True) or target.get("kind") != "Pod" or not addresses:
-        return ""
+def _is_pod(call: Call, address: str, endpoint: JsonObject) -> bool:
+    """Tell whether an endpoint is a pod of that address."""
+    target = endpoint.get("targetRef") or {}
+    if target.get("kind") != "Pod":
+        return False
     try:
         pod = _stored(call, "pods", target.get("name") or "")
     except ApiError:
-        return ""
+        return False
     status = pod.get("status") or {}
     known = {status.get("podIP"), *(each.get("ip") for each in status.get("podIPs") or ())}
-    return str(addresses[0]) if addresses[0] in known else ""
+    return address in known

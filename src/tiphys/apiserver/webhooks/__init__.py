@@ -1,6 +1,6 @@
 """Webhooks: which ones a write concerns, what they are asked, what becomes of their answers, and how they are reached.
 
 In come a write's admission attributes and the two kinds of webhook configuration, from the watch cache; out come a
-changed object, a refusal, warnings and audit annotations. `client.py` and `services.py` know nothing of admission:
-conversion webhooks and extension API servers are reached through them too.
+changed object, a refusal, warnings and audit annotations. `client.py` knows nothing of admission: conversion webhooks are
+reached through it too.
 """

@@ -24,10 +24,10 @@ import orjson
 
 from tiphys.api.causes import go_quote
 from tiphys.api.kind import JsonObject
+from tiphys.apiserver.endpoints import Address, NotRoutable, ServiceResolver
 from tiphys.apiserver.webhooks.certificates import explain
 from tiphys.apiserver.webhooks.failures import CERTIFICATE, describe_failure, describe_status
 from tiphys.apiserver.webhooks.loopback import ask_self, is_own
-from tiphys.apiserver.webhooks.services import Address, NotRoutable, ServiceResolver
 from tiphys.base.errors import TiphysError
 from tiphys.wire.http_client import HttpPool, WholeAnswer
 from tiphys.wire.message import Handler
