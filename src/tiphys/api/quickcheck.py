@@ -64,7 +64,7 @@ def _struct_type(struct: nodes.StructType) -> Any:
         names = list(struct.fields)
         made = msgspec.defstruct(
             struct.go_name,
-            [(f"f{index}", _type_of(struct.fields[name]), None) for index, name in enumerate(names)],
+            [(f"f{index}", _field_type(struct, name), None) for index, name in enumerate(names)],
             rename={f"f{index}": name for index, name in enumerate(names)},
             forbid_unknown_fields=True,
             gc=False,
@@ -74,6 +74,11 @@ def _struct_type(struct: nodes.StructType) -> Any:
         raise
     _structs[id(struct)] = (struct, made)
     return made
+
+
+def _field_type(struct: nodes.StructType, name: str) -> Any:
+    made = _type_of(struct.fields[name])
+    return Annotated[made, Meta(min_length=1)] if name in struct.omitted else made
 
 
 def _type_of(node: nodes.Node) -> Any:

@@ -5,7 +5,8 @@ patches (strategic.py) and field ownership (fieldset.py, apply.py) walk them. A 
 patches merge it, and `decode`, which checks one value and returns what to keep.
 
 Decoding behaves like Go's JSON decoder over Kubernetes' structs: the first type error is the one reported, null means
-absent (or the zero value inside lists and maps), unknown fields are dropped and told by path.
+absent (or the zero value inside lists and maps), an empty list or map that may be left out is left out, unknown fields
+are dropped and told by path.
 """
 
 from __future__ import annotations
@@ -417,19 +418,32 @@ EMBEDDED_STRUCTS = frozenset(
 """Fields that hold a struct by value in Go, so that they are there (empty) even when JSON leaves them out."""
 
 
+SHOWN_EMPTY = frozenset(
+    (
+        ("ClusterRole", "rules"),
+        ("EndpointSlice", "endpoints"),
+        ("HorizontalPodAutoscalerStatus", "currentMetrics"),
+        ("Role", "rules"),
+    )
+)
+"""Optional lists that upstream tells nevertheless when they are empty, by struct and field."""
+
+
 class StructType:
     """The fields of one definition, compiled when first needed and shared by every place that refers to it.
 
     `always`: fields that Go's zero value of the struct has; field ownership counts them as never added or removed.
+    `omitted`: lists and maps that are left out when they are empty (known once `fields` were built).
     """
 
-    __slots__ = ("_build", "_fields", "always", "definition", "go_name", "package")
+    __slots__ = ("_build", "_fields", "always", "definition", "go_name", "omitted", "package")
 
     def __init__(self, package: str, go_name: str, definition: Mapping[str, Any], build: Callable[[], dict[str, Node]]):
         self.package = package
         self.go_name = go_name
         self.definition = definition
         self.always = EMBEDDED_STRUCTS.union(definition.get("required") or ())
+        self.omitted: frozenset[str] = frozenset()
         self._build = build
         self._fields: dict[str, Node] | None = None
 
@@ -437,6 +451,9 @@ class StructType:
     def fields(self) -> dict[str, Node]:
         if self._fields is None:
             self._fields = self._build()
+            empty = {name for name, node in self._fields.items() if node.shape in ("list", "map")}
+            kept = {name for struct, name in SHOWN_EMPTY if struct == self.go_name}
+            self.omitted = frozenset(empty.difference(self.definition.get("required") or (), kept))
         return self._fields
 
 
@@ -457,6 +474,7 @@ class StructNode(Node):
             return value
         outer, found.struct = found.struct, self.struct.go_name
         fields = self.struct.fields
+        omitted = self.struct.omitted
         dropped: list[str] = []
         for key, element in value.items():
             node = fields.get(key)
@@ -467,7 +485,9 @@ class StructNode(Node):
                 dropped.append(key)
             elif type(element) is not node.exact:
                 kept = node.decode(element, (path, key), found)
-                if kept is not element:
+                if not kept and key in omitted:
+                    dropped.append(key)
+                elif kept is not element:
                     value[key] = kept
         for key in dropped:
             del value[key]

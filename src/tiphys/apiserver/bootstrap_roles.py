@@ -53,7 +53,7 @@ _ADMIN = (
 _EVENTS = "create,patch,update | ,events.k8s.io | events"
 
 CLUSTER_ROLES: dict[str, tuple[str, ...]] = {
-    "cluster-admin": ("* | * | *", "* | /*"),
+    "cluster-admin": ("* | * | *", "* | *"),
     "system:discovery": (
         "get | /api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/",
     ),

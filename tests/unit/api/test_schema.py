@@ -141,6 +141,32 @@ def test_null_means_absent() -> None:
     assert obj["spec"]["containers"][1] == {}
 
 
+def test_empty_lists_and_maps_are_left_out_as_go_leaves_them_out() -> None:
+    thing, kind = pod(), schema()
+    thing["metadata"] |= {"labels": {}, "annotations": {}, "finalizers": []}
+    thing["spec"] |= {"tolerations": [], "nodeSelector": {}, "securityContext": {}, "initContainers": []}
+    thing["spec"]["containers"][0]["resources"] = {"limits": {}}
+    for _ in range(20):  # the careful way, then the quick one
+        tried = copy.deepcopy(thing)
+        assert not kind.decode(tried).type_errors
+        assert not {"labels", "annotations", "finalizers"} & tried["metadata"].keys()
+        assert not {"tolerations", "nodeSelector", "initContainers"} & tried["spec"].keys()
+        assert tried["spec"]["securityContext"] == {}
+        assert tried["spec"]["containers"][0]["resources"] == {}
+
+
+def test_a_list_that_is_always_told_stays_empty() -> None:
+    role: dict[str, Any] = {"kind": "ClusterRole", "metadata": {"name": "r"}, "rules": []}
+    schema("io.k8s.api.rbac.v1.ClusterRole").decode(role)
+    assert role["rules"] == []
+    selector: dict[str, Any] = {"key": "a", "operator": "In", "values": []}
+    policy: dict[str, Any] = {
+        "spec": {"podSelector": {"matchExpressions": [selector], "matchLabels": {}}, "policyTypes": []}
+    }
+    schema("io.k8s.api.networking.v1.NetworkPolicy").decode(policy)
+    assert policy["spec"] == {"podSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}
+
+
 def test_quantities_and_times_become_canonical() -> None:
     obj = put(pod(), (*C, 0, "resources"), {"limits": {"cpu": 0.5, "memory": "1024Mi"}})
     obj["metadata"]["creationTimestamp"] = "2026-01-01T02:00:00.5+02:00"

@@ -52,7 +52,12 @@ def test_unknown_fields_are_pruned_and_told() -> None:
             "any": {"x": {"y": 1}},
             "map": {"k": {"a": 1, "b": 2}},
             "list": [{"n": "x", "m": 1}],
-            "template": {"apiVersion": "v1", "kind": "Pod", "metadata": {"labels": {}, "foo": 1}, "extra": 1},
+            "template": {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"labels": {}, "annotations": {"a": "b"}, "foo": 1},
+                "extra": 1,
+            },
         },
         "status": {},
     }
@@ -70,7 +75,7 @@ def test_unknown_fields_are_pruned_and_told() -> None:
         "any": {"x": {"y": 1}},
         "map": {"k": {"a": 1}},
         "list": [{"n": "x"}],
-        "template": {"apiVersion": "v1", "kind": "Pod", "metadata": {"labels": {}}},
+        "template": {"apiVersion": "v1", "kind": "Pod", "metadata": {"annotations": {"a": "b"}}},
     }
 
 
