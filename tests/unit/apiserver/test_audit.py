@@ -140,6 +140,22 @@ async def test_events_of_requests(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize(("level", "tells"), [("Metadata", False), ("Request", True), ("RequestResponse", True)])
+def test_patches_of_webhooks_are_told_where_objects_are(level: str, tells: bool, tmp_path: Path) -> None:
+    clock, path = ManualClock(), tmp_path / "audit.log"
+    log = AuditLog(str(path), clock, max_bytes=1 << 20, backups=1)
+    recorder = Recorder(parse_policy({**HEAD, "rules": [{"level": level}]}), log, clock, Randomness(1))
+    request = Request("POST", POD.path, "", {}, b"", peer_of("admin"))
+    record = recorder.begin(request, POD, User("eve"), 0.0)
+    assert record is not None
+    key = "webhook.admission.k8s.io/round_0_index_0"
+    record.notes.update({f"patch.{key}": "{}", f"mutation.{key}": "{}"})
+    recorder.end(record, Response(200, b""))
+    recorder.stop()
+    told = orjson.loads(path.read_bytes().splitlines()[-1])["annotations"]
+    assert (f"mutation.{key}" in told, f"patch.{key}" in told) == (True, tells)
+
+
 async def test_pod_security_is_recorded(tmp_path: Path) -> None:
     clock, store, path = ManualClock(), MemoryStore(), tmp_path / "audit.log"
     await store.start()

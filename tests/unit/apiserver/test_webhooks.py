@@ -711,6 +711,21 @@ async def test_calls_are_counted_and_annotated(server: Server) -> None:
         assert line in text
 
 
+async def test_patches_are_annotated(server: Server) -> None:
+    patch = {"op": "add", "path": "/data/mutated", "value": "yes"}
+    notes: dict[str, str] = {}
+    async with serving(replying(lambda review: patched(review, patch))) as hook:
+        await register(server, "mutating", webhook(hook, rule("configmaps"), name="change.example.com"))
+        body = orjson.dumps({"apiVersion": "v1", "kind": "ConfigMap", **config_map(a="b")})
+        headers = {"content-type": "application/json"}
+        request = Request("POST", CONFIG_MAPS, "", headers, body, peer_of("admin"), notes=notes)
+        assert isinstance(await server.assembled.handle(request), Response)
+    head = '{"configuration":"config","webhook":"change.example.com",'
+    assert notes["mutation.webhook.admission.k8s.io/round_0_index_0"] == f'{head}"mutated":true}}'
+    told = '"patch":[{"op":"add","path":"/data/mutated","value":"yes"}],"patchType":"JSONPatch"}'
+    assert notes["patch.webhook.admission.k8s.io/round_0_index_0"] == f"{head}{told}"
+
+
 async def test_the_service_of_the_api_server_is_asked_in_process_as_its_own_user(server: Server) -> None:
     service = {"service": {"namespace": "default", "name": "kubernetes", "path": "/apis/reviews.example.com/v1/things"}}
     await register(server, "validating", webhook(None, rule("configmaps"), clientConfig=service))

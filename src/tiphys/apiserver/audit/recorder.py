@@ -40,6 +40,8 @@ DECISION, REASON = "authorization.k8s.io/decision", "authorization.k8s.io/reason
 DEPRECATED, REMOVED = "k8s.io/deprecated", "k8s.io/removed-release"
 ID_HEADER = "Audit-Id"
 ID_LIMIT = 64
+DETAILS = "patch.webhook.admission.k8s.io/"
+"""Prefix of annotations that tell parts of objects: they are in events of the levels that tell objects."""
 _WRITING = frozenset({"create", "update", "patch", "delete"})
 _NOT_OBJECT = frozenset({"log", "exec", "attach", "portforward", "proxy"})
 
@@ -106,8 +108,9 @@ class Record:
                 self._add(event, "responseObject", answer)
         event["requestReceivedTimestamp"] = self._received
         event["stageTimestamp"] = at
-        if notes:
-            event["annotations"] = notes
+        told = notes if level >= REQUEST else {key: note for key, note in notes.items() if not key.startswith(DETAILS)}
+        if told:
+            event["annotations"] = told
         return event
 
     def _add(self, event: dict[str, Any], key: str, obj: Any) -> None:

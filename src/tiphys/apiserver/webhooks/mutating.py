@@ -20,13 +20,13 @@ from tiphys.api.patch import PatchUnfit, apply_json_patch
 from tiphys.apiserver.admission import Attributes, Plugin, Reinvocation
 from tiphys.apiserver.webhooks.calling import Caller, Shown, Unanswered, annotation
 from tiphys.apiserver.webhooks.hooks import Hook, HookSource
-from tiphys.apiserver.webhooks.review import Outcome
 from tiphys.base.errors import ApiError, internal
 
 log = logging.getLogger(__name__)
 
 NAME = "MutatingAdmissionWebhook"
 _MUTATION = "mutation.webhook.admission.k8s.io/"
+_PATCH = "patch.webhook.admission.k8s.io/"
 _FAILED_OPEN = "failed-open.mutation.webhook.admission.k8s.io/"
 _SERVER_METADATA = ("uid", "creationTimestamp", "generation", "selfLink", "managedFields")
 
@@ -94,7 +94,11 @@ class MutatingWebhooks(Plugin):
         changed = False
         try:
             outcome = await self._caller.ask(hook, matched, attributes, shown)
-            changed = await self._apply(hook, matched, outcome, attributes, shown)
+            operations = _operations(outcome.patch) if outcome.patch else []
+            if operations:
+                changed = await self._apply(hook, matched, outcome.patch_type, operations, attributes, shown)
+                told = annotation(hook, patch=operations, patchType=outcome.patch_type)
+                attributes.annotate(_PATCH + place, told)
         except Unanswered as error:
             if not hook.fails_open:
                 log.warning("%s; the request is refused, since failurePolicy is Fail", error)
@@ -105,20 +109,24 @@ class MutatingWebhooks(Plugin):
             attributes.annotate(_MUTATION + place, annotation(hook, mutated=changed))
         return changed
 
-    async def _apply(self, hook: Hook, matched: Kind, outcome: Outcome, attributes: Attributes, shown: Shown) -> bool:
-        if not outcome.patch:
-            return False
-        operations = _operations(outcome.patch)
-        if not operations:
-            return False
+    async def _apply(
+        self,
+        hook: Hook,
+        matched: Kind,
+        patch_type: str,
+        operations: list[Any],
+        attributes: Attributes,
+        shown: Shown,
+    ) -> bool:
+        """Apply a patch that is not empty; tell whether the object changed."""
         obj = attributes.obj
         if obj is None:
             raise internal(
                 f'admission webhook "{hook.name}" attempted to modify the object, which is not supported for this '
                 "operation"
             )
-        if outcome.patch_type != "JSONPatch":
-            raise Unanswered(hook.name, f'unsupported patch type "{outcome.patch_type}"')
+        if patch_type != "JSONPatch":
+            raise Unanswered(hook.name, f'unsupported patch type "{patch_type}"')
         before, _ = await shown.objects(matched)
         assert before is not None
         try:
