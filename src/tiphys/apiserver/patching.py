@@ -122,17 +122,17 @@ def _check_typed(applied: JsonObject, kind: Kind) -> None:
     """Refuse an applied configuration with fields that the schema does not have, or items that are not told apart."""
     written = copy_json(applied)
     decoded = kind.schema.decode(applied)
+    problems = typed_problems(written, root_of(kind.schema), decoded.unknown_fields)
+    if problems:
+        raise _untyped(written, kind, kind.kind, problems)
     if decoded.type_errors:
         detail = f"cannot be handled as a {kind.kind}: {decoded.type_errors[0]}"
         raise bad_request(f'{kind.kind} in version "{kind.version}" {detail}')
-    problems = typed_problems(written, root_of(kind.schema), decoded.unknown_fields)
-    if not problems:
-        return
-    raise _untyped(applied, kind, kind.kind, problems)
 
 
 def _untyped(applied: JsonObject, kind: Kind, kind_name: str, why: str) -> ApiError:
-    metadata = applied.get("metadata") or {}
+    metadata = applied.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
     name = f"{metadata.get('namespace') or ''}/{metadata.get('name') or ''}"
     told = f"failed to create typed patch object ({name}; {kind.group}/{kind.version}, Kind={kind_name}): {why}"
     return ApiError(500, "", told)

@@ -34,6 +34,12 @@ ITEMS = StructuralSchema(
               tags: {type: array, x-kubernetes-list-type: set, items: {type: string}}
               plain: {type: array, items: {type: string}}
               free: {type: object, x-kubernetes-preserve-unknown-fields: true}
+              labels: {type: object, additionalProperties: {type: string}}
+              paused: {type: boolean}
+              weight: {type: number}
+              size: {x-kubernetes-int-or-string: true}
+              since: {type: string, format: date-time}
+              any: {x-kubernetes-preserve-unknown-fields: true}
         """
     )
 )
@@ -62,6 +68,21 @@ CASES = [
         "  .spec.shape: field not declared in schema",
     ),
     ("{ports: [null]}", ".spec.ports: element 0: associative list with keys may not have a null element"),
+    ("{any: 1, since: 1, size: 2, weight: 1.5, paused: true, labels: null}", ""),
+    ("{labels: {a: true}}", ".spec.labels.a: expected string, got &value.valueUnstructured{Value:true}"),
+    (
+        "{ports: [{port: 1, name: {a: [x, 1, null]}}]}",
+        '.spec.ports[port=1,protocol="TCP"].name: expected string, got &value.valueUnstructured{Value:'
+        'map[string]interface {}{"a":[]interface {}{"x", 1, interface {}(nil)}}}',
+    ),
+    ("{weight: heavy}", ".spec.weight: expected numeric (int or float), got string"),
+    ("{weight: [1]}", ".spec.weight: expected numeric (int or float), got []interface {}"),
+    ("{weight: {}}", ".spec.weight: expected numeric (int or float), got map[string]interface {}"),
+    ("{weight: true}", ".spec.weight: expected numeric (int or float), got bool"),
+    ("{paused: 'no'}", ".spec.paused: expected boolean, got &{no}"),
+    ("{size: {a: 1}}", ".spec.size: expected any scalar, got &{map[a:1]}"),
+    ("{plain: [1, a]}", ".spec.plain[0]: expected string, got &value.valueUnstructured{Value:1}"),
+    ("{plain: x, free: y}", "errors:\n  .spec.plain: expected list, got &{x}\n  .spec.free: expected map, got &{y}"),
     ("{tags: [null]}", ".spec.tags: element 0: associative list without keys has an element that's an explicit null"),
 ]
 
@@ -80,6 +101,20 @@ def test_built_in_kinds_are_told_by_their_keys() -> None:
         'errors:\n  .spec.containers[name="web"].env: duplicate entries for key [name="A"]\n'
         '  .spec.containers[name="web"].imaeg: field not declared in schema'
     )
+
+
+def test_values_of_built_in_kinds_have_the_forms_of_their_fields() -> None:
+    pod = next(kind for kind in builtin_kinds((1, 37)) if kind.kind == "Pod" and kind.version == "v1")
+    port = {"containerPort": "80"}
+    web = {"name": "web", "env": [{"name": "A", "value": 1}], "ports": [port], "resources": {"limits": {"cpu": 1}}}
+    applied = {"metadata": {"labels": {"a": 1}, "creationTimestamp": None}, "spec": {"containers": [web]}}
+    told = typed_problems(applied, root_of(pod.schema), ())
+    assert told.splitlines()[1:] == [
+        "  .metadata.labels.a: expected string, got &value.valueUnstructured{Value:1}",
+        '  .spec.containers[name="web"].env[name="A"].value: expected string, got &value.valueUnstructured{Value:1}',
+        '  .spec.containers[name="web"].ports[containerPort="80",protocol="TCP"].containerPort: '
+        "expected numeric (int or float), got string",
+    ]
 
 
 def test_unknown_fields_that_the_walk_does_not_meet_are_told_all_the_same() -> None:
