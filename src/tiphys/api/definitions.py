@@ -11,6 +11,7 @@ Invariant: the returned tables are shared and cached; nobody changes them.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -88,7 +89,7 @@ def _restore(definitions: Definitions) -> None:
                     properties[name].pop("enum", None)
 
 
-def referenced(node: dict[str, Any]) -> str | None:
+def referenced(node: Mapping[str, Any]) -> str | None:
     """Return the name of the definition that a node refers to, None for a node without reference."""
     reference = node.get("$ref")
     return reference.removeprefix(REFERENCE_PREFIX) if reference else None

@@ -91,7 +91,7 @@ class Compiler:
 
     def node(self, schema: Mapping[str, Any], struct: str, field: str) -> nodes.Node:
         """Return the node of a property."""
-        reference = referenced(schema)  # type: ignore[arg-type]
+        reference = referenced(schema)
         if reference is not None:
             return self.named(reference, schema)
         match schema.get("type"):

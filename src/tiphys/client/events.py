@@ -16,9 +16,9 @@ import logging
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from tiphys.api.views.meta import ObjectMeta, ObjectReference, View
+from tiphys.api.views.meta import ObjectReference, View, metadata_of
 from tiphys.base.clock import Clock, Randomness, format_time
 from tiphys.base.errors import ApiError
 from tiphys.client import resources
@@ -43,7 +43,7 @@ _RESOURCES: dict[str, Resource] = {r.kind: r for r in vars(resources).values() i
 
 def reference_to(view: View) -> ObjectReference:
     """Return a reference to the object of a view. The view's class must be named as its kind."""
-    metadata = cast(ObjectMeta, cast(Any, view).metadata)
+    metadata = metadata_of(view)
     kind = type(view).__name__
     resource = _RESOURCES.get(kind)
     return ObjectReference(

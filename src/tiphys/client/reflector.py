@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 import msgspec
 
-from tiphys.api.views.meta import ObjectMeta, PartialObject, View, decode_view
+from tiphys.api.views.meta import ObjectMeta, PartialObject, View, decode_view, metadata_of
 from tiphys.base.clock import Randomness
 from tiphys.base.errors import ApiError
 from tiphys.client.interface import Client, Resource, WatchEvent
@@ -39,10 +39,6 @@ SHORTEST_WATCH_S = 1.0
 def object_key(metadata: ObjectMeta) -> str:
     """Return `namespace/name`, or `name` of an object without a namespace."""
     return f"{metadata.namespace}/{metadata.name}" if metadata.namespace else metadata.name
-
-
-def _metadata(view: View) -> ObjectMeta:
-    return cast(ObjectMeta, cast(Any, view).metadata)
 
 
 class Reflector(Generic[V]):
@@ -157,10 +153,10 @@ class Reflector(Generic[V]):
             view = self._decode(item)
             if view is None:
                 continue
-            key = object_key(_metadata(view))
+            key = object_key(metadata_of(view))
             gone.pop(key, None)
             old = self._objects.get(key)
-            if old is None or _metadata(old).resource_version != _metadata(view).resource_version:
+            if old is None or metadata_of(old).resource_version != metadata_of(view).resource_version:
                 self._put(key, view)
         for key in gone:
             self._drop(key)
@@ -189,7 +185,7 @@ class Reflector(Generic[V]):
             self.resource_version = decode_view(event.object, PartialObject).metadata.resource_version
             return
         view = self._decode(event.object)
-        metadata = decode_view(event.object, PartialObject).metadata if view is None else _metadata(view)
+        metadata = decode_view(event.object, PartialObject).metadata if view is None else metadata_of(view)
         if view is not None:
             key = object_key(metadata)
             if event.type == "DELETED":
@@ -225,7 +221,7 @@ class Reflector(Generic[V]):
         if old is not None:
             self._unindex(key, old)
         self._objects[key] = view
-        namespace = _metadata(view).namespace
+        namespace = metadata_of(view).namespace
         if namespace:
             self._by_namespace.setdefault(namespace, {})[key] = view
         for name, indexer in self._indexers.items():
@@ -240,7 +236,7 @@ class Reflector(Generic[V]):
         if old is None:
             return
         self._unindex(key, old)
-        namespace = _metadata(old).namespace
+        namespace = metadata_of(old).namespace
         if namespace:
             objects = self._by_namespace[namespace]
             del objects[key]

@@ -11,6 +11,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tiphys.base.errors import TiphysError
@@ -59,7 +60,7 @@ def _remove(name: str, files: Files, report: Callable[[str], None]) -> bool:
     for path in (files.run, files.root):
         if path.exists():
             report(f"files: {path}")
-            _attempt(problems, str(path), lambda path=path: shutil.rmtree(path))  # type: ignore[misc]
+            _attempt(problems, str(path), partial(shutil.rmtree, path))
     _remove_empty(files.run.parent, home())
     left = [] if config and config.simulated else summarize(find_traces(name, files))
     left += [str(path) for path in (files.root, files.run) if path.exists()]

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 from tiphys.base.clock import format_time, parse_time
 from tiphys.base.errors import ApiError
 from tiphys.client import resources
+from tiphys.client.events import EventKind
 from tiphys.controllers.creation import is_namespace_ending
 from tiphys.controllers.jobplan import is_finished
 from tiphys.controllers.mirror import Mirror
@@ -36,7 +37,7 @@ class RunPlan:
     """The scheduled time of the run to start now, None for no run."""
     next_s: float | None
     """When the next run is due."""
-    event: tuple[str, str, str] | None = None
+    event: tuple[EventKind, str, str] | None = None
     replaces: bool = False
     """The active Jobs are deleted first."""
 
@@ -53,7 +54,7 @@ def plan_run(cronjob: CronJob, active: int, now_s: float) -> RunPlan:
     next_s = next_run_s(spec.schedule, spec.time_zone, now_s)
     if missed.latest_s is None:
         return RunPlan(None, next_s)
-    event = None
+    event: tuple[EventKind, str, str] | None = None
     if missed.is_many:
         text = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew"
         event = ("Warning", "TooManyMissedTimes", text)
@@ -142,7 +143,7 @@ class CronJobLoop:
             self._tell_bad(cronjob, error)
             return
         if plan.event is not None:
-            self.recorder.record(cronjob, *plan.event)  # type: ignore[arg-type]
+            self.recorder.record(cronjob, *plan.event)
         if plan.run_s is not None:
             if plan.replaces:
                 for job in active:

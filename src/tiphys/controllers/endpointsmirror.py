@@ -18,14 +18,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tiphys.api.views.discovery import EndpointSlice
-from tiphys.api.views.meta import View
+from tiphys.api.views.meta import View, metadata_of
 from tiphys.api.views.service import EndpointAddress, Endpoints, Service
 from tiphys.base.errors import ApiError
 from tiphys.client import resources
+from tiphys.client.reflector import object_key
 from tiphys.controllers.creation import is_namespace_ending
 from tiphys.controllers.endpoints import PortTuple, dump_ports, slice_ports
 from tiphys.controllers.mirror import Mirror
-from tiphys.controllers.selection import key_of
 from tiphys.controllers.shared import Controller, Shared
 
 SERVICE_NAME = "kubernetes.io/service-name"
@@ -126,7 +126,9 @@ class EndpointsMirrorLoop:
         self.slices.on_change(self._slice_changed)
 
     def _changed(self, old: View | None, new: View | None) -> None:
-        self.queue.add(key_of(new if new is not None else old))  # type: ignore[arg-type]
+        view = new if new is not None else old
+        assert view is not None
+        self.queue.add(object_key(metadata_of(view)))
 
     def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         for slice_ in (old, new):

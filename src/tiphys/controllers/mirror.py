@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
-from tiphys.api.views.meta import ObjectMeta, PartialObject, View, decode_view
+from tiphys.api.views.meta import PartialObject, View, decode_view, metadata_of
 from tiphys.base.clock import Randomness
 from tiphys.client.interface import Client, Resource
 from tiphys.client.reflector import Reflector, object_key
@@ -32,10 +32,6 @@ class Pending(Generic[V]):
     view: V
     revision: int
     owners: tuple[str, ...]
-
-
-def _meta(view: View) -> ObjectMeta:
-    return cast(ObjectMeta, cast(Any, view).metadata)
 
 
 def _revision(text: str) -> int:
@@ -70,14 +66,14 @@ class Mirror(Generic[V]):
         if pending is not None:
             return pending.view
         view = self.reflector.get(key)
-        return None if view is not None and _meta(view).uid in self._deleted else view
+        return None if view is not None and metadata_of(view).uid in self._deleted else view
 
     def owned(self, owner_uid: str) -> list[V]:
         """Return the objects whose controller has this uid (or `orphans/<namespace>`: those without one)."""
         base = cast("list[V]", self.reflector.by_index("owner", owner_uid))
         if not self._pending and not self._deleted:
             return base
-        views = [v for v in base if self._current(k := object_key(_meta(v))) is None and self._is_kept(k, v)]
+        views = [v for v in base if self._current(k := object_key(metadata_of(v))) is None and self._is_kept(k, v)]
         pending = self._pending_owners.get(owner_uid)
         if pending:
             views += [entry.view for key, entry in [*pending.items()] if self._current(key) is entry]
@@ -88,7 +84,7 @@ class Mirror(Generic[V]):
         views = cast("list[V]", self.reflector.by_index(index, value))
         if not self._pending and not self._deleted:
             return views
-        newest = [self.get(object_key(_meta(view))) for view in views]
+        newest = [self.get(object_key(metadata_of(view))) for view in views]
         return [view for view in newest if view is not None]
 
     def all(self, namespace: str = "") -> list[V]:
@@ -104,13 +100,13 @@ class Mirror(Generic[V]):
     def note(self, data: bytes) -> V:
         """Take the answer to a create, update, patch or get, and return its view."""
         view = decode_view(data, self._view)
-        meta = _meta(view)
+        meta = metadata_of(view)
         revision = _revision(meta.resource_version)
         key = object_key(meta)
         if revision <= _revision(self.reflector.resource_version):
             return view
         now = self.reflector.get(key)
-        if now is not None and _revision(_meta(now).resource_version) >= revision:
+        if now is not None and _revision(metadata_of(now).resource_version) >= revision:
             return view
         old = self._pending.get(key)
         if old is None or old.revision < revision:
@@ -124,13 +120,13 @@ class Mirror(Generic[V]):
     def note_deleted(self, view: V, data: bytes) -> None:
         """Take the answer to a delete of `view`: the object with its deletionTimestamp, or the Status of one gone."""
         answer = decode_view(data, PartialObject)
-        if answer.metadata.uid == _meta(view).uid and answer.metadata.deletion_timestamp is not None:
+        if answer.metadata.uid == metadata_of(view).uid and answer.metadata.deletion_timestamp is not None:
             self.note(data)
             return
-        self._drop(object_key(_meta(view)))
-        now = self.reflector.get(object_key(_meta(view)))
-        if now is not None and _meta(now).uid == _meta(view).uid:
-            self._deleted.add(_meta(view).uid)
+        self._drop(object_key(metadata_of(view)))
+        now = self.reflector.get(object_key(metadata_of(view)))
+        if now is not None and metadata_of(now).uid == metadata_of(view).uid:
+            self._deleted.add(metadata_of(view).uid)
 
     # Writes, each noted
 
@@ -139,14 +135,14 @@ class Mirror(Generic[V]):
 
     async def patch(self, view: V, patch: Any, *, subresource: str = "") -> V:
         """Merge-patch the object of a view; `metadata.uid` is added, so that a namesake is never hit."""
-        meta = _meta(view)
+        meta = metadata_of(view)
         body = {**patch, "metadata": {"uid": meta.uid, **patch.get("metadata", {})}}
         return self.note(
             await self.client.patch(self.resource, meta.namespace, meta.name, body, subresource=subresource)
         )
 
     async def delete(self, view: V, *, propagation: str = "", grace_period_s: int | None = None) -> None:
-        meta = _meta(view)
+        meta = metadata_of(view)
         data = await self.client.delete(
             self.resource, meta.namespace, meta.name,
             uid=meta.uid, propagation=propagation, grace_period_s=grace_period_s,
@@ -156,7 +152,7 @@ class Mirror(Generic[V]):
     # Inside
 
     def _is_kept(self, key: str, view: V) -> bool:
-        return _meta(view).uid not in self._deleted
+        return metadata_of(view).uid not in self._deleted
 
     def _current(self, key: str) -> Pending[V] | None:
         entry = self._pending.get(key)
@@ -180,7 +176,7 @@ class Mirror(Generic[V]):
         view = new if new is not None else old
         if view is None or not (self._pending or self._deleted):
             return
-        meta = _meta(view)
+        meta = metadata_of(view)
         if new is None:
             self._deleted.discard(meta.uid)
         entry = self._pending.get(object_key(meta))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tiphys.api.views.meta import Condition, LabelSelector, View
+from tiphys.api.views.meta import Condition, LabelSelector, View, metadata_of
 from tiphys.base.clock import format_time
 from tiphys.base.errors import ApiError
 from tiphys.client import resources
@@ -210,7 +210,7 @@ async def claim(
     An owner that is being deleted adopts nothing. `accepts` is a further condition for adoption; `finalizer` comes and
     goes with the ownership. A lost race (the object changed or went) is left to the next event.
     """
-    meta = owner.metadata  # type: ignore[attr-defined]
+    meta = metadata_of(owner)
     kept = []
     for view in mirror.owned(meta.uid):
         if matches_selector(selector, view.metadata.labels) or meta.deletion_timestamp:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tiphys.api.views.config import ConfigMap, Secret
-from tiphys.api.views.pod import EnvVar, EnvVarSource
+from tiphys.api.views.pod import ConfigMapKeySelector, EnvVar, EnvVarSource, SecretKeySelector
 from tiphys.api.views.service import Service
 from tiphys.base.errors import TiphysError
 from tiphys.kubelet.downward import FieldMissing, Surroundings, field_value, resource_value
@@ -134,13 +134,13 @@ def _value_from(pod: BoundPod, container: Specced, source: EnvVarSource, sources
     if source.resource_field_ref:
         return resource_value(pod, source.resource_field_ref, container.name, sources.around)
     if source.config_map_key_ref:
-        key = source.config_map_key_ref
+        key: ConfigMapKeySelector | SecretKeySelector = source.config_map_key_ref
         data = _config_map_data(pod, sources, key.name, bool(key.optional))
         kind = "ConfigMap"
     elif source.secret_key_ref:
-        secret_key = source.secret_key_ref
-        data = _secret_data(pod, sources, secret_key.name, bool(secret_key.optional))
-        key, kind = secret_key, "Secret"  # type: ignore[assignment]
+        key = source.secret_key_ref
+        data = _secret_data(pod, sources, key.name, bool(key.optional))
+        kind = "Secret"
     else:
         return None
     if key.key not in data:

@@ -20,7 +20,7 @@ import msgspec
 from tiphys.api.views.config import Secret
 from tiphys.base.clock import Clock
 from tiphys.base.errors import TiphysError
-from tiphys.client.events import EventRecorder
+from tiphys.client.events import EventKind, EventRecorder
 from tiphys.kubelet.plan import FIRST_BACKOFF_S, FORGET_BACKOFF_AFTER_S, LONGEST_BACKOFF_S, Backoff
 from tiphys.kubelet.pod import BoundPod, Specced, pod_reference
 from tiphys.runtime.interface import Image, ImageAuth, Runtime, RuntimeFailed
@@ -178,8 +178,8 @@ class Images:
         self.used_at_s[image.id] = self._clock.now_s()
         return image
 
-    def _event(self, pod: BoundPod, container: Specced, kind: str, reason: str, message: str) -> None:
-        self._recorder.record(pod_reference(pod, container.name), kind, reason, message)  # type: ignore[arg-type]
+    def _event(self, pod: BoundPod, container: Specced, kind: EventKind, reason: str, message: str) -> None:
+        self._recorder.record(pod_reference(pod, container.name), kind, reason, message)
 
 
 def go_duration(seconds: float) -> str:

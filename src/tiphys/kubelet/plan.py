@@ -242,8 +242,8 @@ class _Builder:
 
     def plan_init(self) -> bool:
         """Plan the init containers; tell whether the main ones may run."""
-        if any(self.status(c.name) and self.status(c.name).sandbox_id == self.sandbox_id  # type: ignore[union-attr]
-               for c in self.pod.spec.containers):  # fmt: skip
+        made = [self.status(container.name) for container in self.pod.spec.containers]
+        if any(status is not None and status.sandbox_id == self.sandbox_id for status in made):
             # Main containers were made in this sandbox: initialization is over, only sidecars need care.
             for container in self.pod.spec.init_containers:
                 if is_sidecar(container):

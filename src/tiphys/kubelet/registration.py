@@ -18,7 +18,7 @@ import msgspec
 from tiphys.api.views.meta import ObjectReference
 from tiphys.base.clock import Clock, Randomness, format_micro_time
 from tiphys.base.errors import ApiError, TiphysError
-from tiphys.client.events import EventRecorder
+from tiphys.client.events import EventKind, EventRecorder
 from tiphys.client.interface import STRATEGIC_PATCH, Client
 from tiphys.client.resources import LEASES, NODES
 from tiphys.kubelet.machine import Pressure
@@ -173,7 +173,7 @@ class Registration:
             return dict(msgspec.json.decode(await self._client.create(LEASES, LEASE_NAMESPACE, lease)))
         return await self._renew(found)
 
-    def _event(self, kind: str, reason: str, message: str) -> None:
+    def _event(self, kind: EventKind, reason: str, message: str) -> None:
         # Events about nodes carry the node's name as uid: that is how clients find them.
         reference = ObjectReference(api_version="v1", kind="Node", name=self.facts.name, uid=self.facts.name)
-        self._recorder.record(reference, kind, reason, message)  # type: ignore[arg-type]
+        self._recorder.record(reference, kind, reason, message)

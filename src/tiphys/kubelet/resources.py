@@ -26,8 +26,7 @@ _NONE = ResourceRequirements()
 
 
 def requirements(container: Specced) -> ResourceRequirements:
-    resources = getattr(container, "resources", None)
-    return resources if isinstance(resources, ResourceRequirements) else _NONE
+    return container.resources or _NONE
 
 
 def _shares(milli: int) -> int:

@@ -14,6 +14,7 @@ import msgspec
 from tiphys.api.views.config import ConfigMap, Secret
 from tiphys.api.views.pod import Container as ContainerSpec
 from tiphys.base.errors import ApiError, TiphysError
+from tiphys.client.events import EventKind
 from tiphys.client.resources import CONFIGMAPS, SECRETS
 from tiphys.kubelet.container import container_config
 from tiphys.kubelet.context import NodeContext
@@ -169,5 +170,5 @@ class ContainerStarter:
             )
             raise StartFailed("PostStartHookError", "PostStartHook failed", 0.0) from error
 
-    def _event(self, pod: BoundPod, container: Specced, kind: str, reason: str, message: str) -> None:
-        self._context.recorder.record(pod_reference(pod, container.name), kind, reason, message)  # type: ignore[arg-type]
+    def _event(self, pod: BoundPod, container: Specced, kind: EventKind, reason: str, message: str) -> None:
+        self._context.recorder.record(pod_reference(pod, container.name), kind, reason, message)

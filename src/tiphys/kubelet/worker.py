@@ -20,6 +20,7 @@ import msgspec
 from tiphys.base.clock import parse_time
 from tiphys.base.errors import ApiError, TiphysError
 from tiphys.base.orderedset import OrderedSet
+from tiphys.client.events import EventKind
 from tiphys.client.resources import PODS
 from tiphys.kubelet.context import NodeContext
 from tiphys.kubelet.operations import Operations
@@ -519,5 +520,5 @@ class PodWorker:
     def _full_name(self) -> str:
         return f"{self.pod.metadata.name}_{self.pod.metadata.namespace}({self.pod.metadata.uid})"
 
-    def _event(self, kind: str, reason: str, message: str, container: str = "") -> None:
-        self.context.recorder.record(pod_reference(self.pod, container), kind, reason, message)  # type: ignore[arg-type]
+    def _event(self, kind: EventKind, reason: str, message: str, container: str = "") -> None:
+        self.context.recorder.record(pod_reference(self.pod, container), kind, reason, message)

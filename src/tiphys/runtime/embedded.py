@@ -50,6 +50,7 @@ from tiphys.runtime.interface import (
     Container,
     ContainerConfig,
     ContainerEvent,
+    ContainerEventType,
     ContainerState,
     ExecResult,
     Image,
@@ -638,5 +639,5 @@ class EmbeddedRuntime:
             raise RuntimeFailed("NotRunning", f'container "{container_id}" is not running')
         return entry
 
-    def _publish(self, sandbox_id: str, container_id: str, type_: str) -> None:
-        self._events.publish(ContainerEvent(sandbox_id, container_id, type_))  # type: ignore[arg-type]
+    def _publish(self, sandbox_id: str, container_id: str, type_: ContainerEventType) -> None:
+        self._events.publish(ContainerEvent(sandbox_id, container_id, type_))

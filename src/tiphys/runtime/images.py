@@ -24,14 +24,18 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from tiphys.base.errors import TiphysError
 from tiphys.runtime.imagebuild import architecture
 from tiphys.runtime.interface import Image
 from tiphys.runtime.layer import unpack_layer
 from tiphys.runtime.references import parse_reference
+
+if TYPE_CHECKING:
+    from tiphys.runtime.archive import Archive
 
 CONFIG_LIMIT_BYTES = 8 << 20
 
@@ -203,7 +207,7 @@ class ImageStore:
                 digests = [f"{parse_reference(tag).name}@{entry.digest}" for tag in tags if entry.digest]
                 with self.pin(diff_ids):
                     for diff_id, blob in zip(diff_ids, entry.layers, strict=True):
-                        self.add_layer(diff_id, lambda blob=blob: open_tar(archive.open(blob)))  # type: ignore[misc]
+                        self.add_layer(diff_id, partial(_open_layer, archive, blob))
                     record = self.add_image(entry.config, entry.size_bytes, tags, digests)
                 references += tags or [record.id]
         return references
@@ -271,6 +275,10 @@ def parse_config(config: bytes) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TiphysError(f"not an image config: {error}") from error
     return cast("dict[str, Any]", parsed)
+
+
+def _open_layer(archive: Archive, name: str) -> IO[bytes]:
+    return open_tar(archive.open(name))
 
 
 def open_tar(stream: IO[bytes]) -> IO[bytes]:

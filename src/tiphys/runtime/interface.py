@@ -18,6 +18,7 @@ from tiphys.base.errors import TiphysError
 from tiphys.runtime.podnetwork import PortMapping
 
 NamespaceMode = Literal["POD", "CONTAINER", "NODE"]
+ContainerEventType = Literal["CREATED", "STARTED", "STOPPED", "DELETED"]
 
 
 class RuntimeFailed(TiphysError):
@@ -212,7 +213,7 @@ class ContainerEvent:
 
     sandbox_id: str
     container_id: str
-    type: Literal["CREATED", "STARTED", "STOPPED", "DELETED"]
+    type: ContainerEventType
 
 
 @dataclass(frozen=True, slots=True)

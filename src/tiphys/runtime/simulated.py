@@ -27,6 +27,7 @@ from tiphys.runtime.interface import (
     Container,
     ContainerConfig,
     ContainerEvent,
+    ContainerEventType,
     ContainerState,
     ExecResult,
     Image,
@@ -369,8 +370,8 @@ class SimulatedRuntime:
         jitter = self._profile.jitter
         await asyncio.sleep(seconds * self._random.uniform(1 - jitter, 1 + jitter))
 
-    def _publish(self, sandbox_id: str, container_id: str, type_: str) -> None:
-        self._events.publish(ContainerEvent(sandbox_id, container_id, type_))  # type: ignore[arg-type]
+    def _publish(self, sandbox_id: str, container_id: str, type_: ContainerEventType) -> None:
+        self._events.publish(ContainerEvent(sandbox_id, container_id, type_))
 
     def _container(self, container_id: str) -> _Container:
         if container_id not in self._containers:

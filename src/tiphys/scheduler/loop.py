@@ -20,7 +20,6 @@ import msgspec
 
 from tiphys.api.selectors import selector_of
 from tiphys.api.views.config import Namespace
-from tiphys.api.views.meta import ObjectMeta
 from tiphys.api.views.node import Node
 from tiphys.api.views.service import Service
 from tiphys.base.errors import ApiError
@@ -124,8 +123,9 @@ class Scheduler:
             self.state.workloads.set_owner(kind, owner.metadata.namespace, owner.metadata.name, selector)
 
     def _storage_changed(self, known: dict[str, V], old: V | None, new: V | None) -> None:
-        metadata: ObjectMeta = (new or old).metadata  # type: ignore[union-attr]
-        key = object_key(metadata)
+        view = new or old
+        assert view is not None
+        key = object_key(view.metadata)
         if new is None:
             known.pop(key, None)
         else:

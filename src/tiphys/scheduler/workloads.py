@@ -41,8 +41,7 @@ class Workloads:
         """Take over a workload's selector; None: it is gone."""
         parsed = NOTHING
         if selector is not None:
-            of_view = isinstance(selector, LabelSelectorView)
-            parsed = selector_of(selector) if of_view else selector_of_labels(selector)  # type: ignore[arg-type]
+            parsed = selector_of(selector) if isinstance(selector, LabelSelectorView) else selector_of_labels(selector)
         if self._owners.get((kind, namespace, name), NOTHING) == parsed:
             return
         self._known.clear()

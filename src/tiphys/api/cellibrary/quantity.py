@@ -5,6 +5,7 @@ Spec: Kubernetes documentation, "Common Expression Language in Kubernetes", "Kub
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ from tiphys.cel import types
 from tiphys.cel.declarations import Function, Library, Overload
 from tiphys.cel.errors import EvaluationError
 from tiphys.cel.types import Type
-from tiphys.cel.values import INT_MAXIMUM, INT_MINIMUM
+from tiphys.cel.values import INT_MAXIMUM, INT_MINIMUM, Value
 
 QUANTITY = types.opaque("kubernetes.Quantity")
 
@@ -73,12 +74,12 @@ def _whole(number: int) -> QuantityValue:
     return QuantityValue(Quantity(number * NANOS))
 
 
-def _member(overload: str, others: tuple[Type, ...], result: Type, call: object) -> Overload:
-    return Overload(overload, (QUANTITY, *others), result, call, member=True, cost=CHEAP)  # type: ignore[arg-type]
+def _member(overload: str, others: tuple[Type, ...], result: Type, call: Callable[..., Value]) -> Overload:
+    return Overload(overload, (QUANTITY, *others), result, call, member=True, cost=CHEAP)
 
 
-def _text(name: str, result: Type, call: object) -> Function:
-    overload = Overload(f"string_to_{name}", (types.STRING,), result, call, cost=PARSED)  # type: ignore[arg-type]
+def _text(name: str, result: Type, call: Callable[..., Value]) -> Function:
+    overload = Overload(f"string_to_{name}", (types.STRING,), result, call, cost=PARSED)
     return Function(name, (overload,))
 
 

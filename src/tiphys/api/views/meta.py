@@ -66,6 +66,13 @@ class PartialObject(View, frozen=True):
     metadata: ObjectMeta = ObjectMeta()
 
 
+def metadata_of(view: View) -> ObjectMeta:
+    """Return the metadata of a view of a whole object."""
+    metadata = getattr(view, "metadata", None)
+    assert isinstance(metadata, ObjectMeta), f"{type(view).__name__} is no view of a whole object"
+    return metadata
+
+
 class LabelSelectorRequirement(View, frozen=True):
     key: str = ""
     operator: str = ""
