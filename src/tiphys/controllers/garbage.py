@@ -203,6 +203,8 @@ class GarbageLoop:
                 )  # fmt: skip
             elif verdict.action is Action.UNREFERENCE:
                 await self._unreference(item, live, set(verdict.references))
+            elif verdict.action is Action.UNBLOCK:
+                await self._unblock(item, live, set(verdict.references))
             else:
                 await self._remove_finalizer(item, live, FOREGROUND)
         except ApiError as error:
@@ -284,6 +286,10 @@ class GarbageLoop:
         kept = [_dump(o) for o in live.owner_references if o.uid not in uids]
         if len(kept) != len(live.owner_references):
             await self._patch(item, live, {"ownerReferences": kept or None})
+
+    async def _unblock(self, item: Item, live: ObjectMeta, uids: set[str]) -> None:
+        owners = [_dump(o) | ({"blockOwnerDeletion": False} if o.uid in uids else {}) for o in live.owner_references]
+        await self._patch(item, live, {"ownerReferences": owners})
 
     async def _remove_finalizer(self, item: Item, live: ObjectMeta, finalizer: str) -> None:
         if finalizer in live.finalizers:

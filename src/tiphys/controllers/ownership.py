@@ -5,7 +5,8 @@ record an object; dependents are found by the owner's uid.
 
 Invariant (`check`): an object is listed as a dependent exactly under the uids of its owner references.
 
-Spec: Kubernetes docs, "Garbage Collection" (background, foreground, orphan), "Owners and Dependents".
+Spec: Kubernetes docs, "Garbage Collection" (background, foreground, orphan), "Owners and Dependents"; that a circle of
+owners holds nobody is upstream's conformance test "should not be blocked by dependency circle".
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class Action(Enum):
     """Remove the foreground finalizer: nothing blocks any more."""
     WAIT = "wait"
     """Being deleted in the foreground: its dependents go first."""
+    UNBLOCK = "unblock"
+    """As WAIT, but it waits for itself in the end: it no longer blocks the owners in `references`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,26 @@ class Graph:
             if any(owner.uid == uid and owner.block_owner_deletion for owner in item.owners)
         ]
 
+    def circular_owners(self, item: Item) -> tuple[str, ...]:
+        """Return the uids of owners that wait for an item, which waits for them: directly or through others."""
+        return tuple(owner for owner in self._blocked_owners(item) if self._waits_for(owner, item.uid))
+
+    def _blocked_owners(self, item: Item) -> list[str]:
+        owners = (owner.uid for owner in item.owners if owner.block_owner_deletion)
+        return [uid for uid in owners if uid in self.items and self.items[uid].waits_for_dependents()]
+
+    def _waits_for(self, uid: str, end: str) -> bool:
+        """Tell whether the chain of owners that are blocked, from one item on, leads to another."""
+        seen, todo = set(), [uid]
+        while todo:
+            current = todo.pop()
+            if current == end:
+                return True
+            if current not in seen:
+                seen.add(current)
+                todo += self._blocked_owners(self.items[current])
+        return False
+
     def check(self) -> None:
         """Assert the invariant."""
         expected: dict[str, set[str]] = {}
@@ -132,6 +155,9 @@ def plan_item(item: Item, states: Callable[[OwnerReference], OwnerState], graph:
     """Return what to do with an object, given what its owner references stand for."""
     if item.waits_for_dependents():
         blockers = graph.blockers_of(item.uid)
+        circle = graph.circular_owners(item) if blockers else ()
+        if circle:
+            return Verdict(Action.UNBLOCK, "its owners wait for it, and it for them", references=circle)
         if blockers:
             return Verdict(Action.WAIT, f"{len(blockers)} dependents block its deletion")
         return Verdict(Action.FREE, "no dependent blocks its deletion any more")

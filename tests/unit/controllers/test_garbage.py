@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from fakecluster import FakeCluster, settle
 from running import deployment, quiet, running
 
@@ -69,6 +70,26 @@ async def test_foreground_deletion_waits_for_blocking_dependents() -> None:
         await quiet(cluster)
         assert names(cluster) == ["a", "child"]
         cluster.change(resources.CONFIGMAPS, "default/child", {"metadata": {"finalizers": None}})
+        await quiet(cluster)
+        assert names(cluster) == []
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+async def test_a_circle_of_owners_holds_nobody(size: int) -> None:
+    cluster = FakeCluster()
+    members = [cluster.put(resources.CONFIGMAPS, config(f"m{number}")) for number in range(size)]
+    cluster.put(resources.CONFIGMAPS, config("beside", members[0], finalizers=["example.com/hold"]))
+    for number, member in enumerate(members):
+        owner = config("", members[number - 1])["metadata"]["ownerReferences"]
+        key = f"default/{member['metadata']['name']}"
+        cluster.change(resources.CONFIGMAPS, key, {"metadata": {"ownerReferences": owner}})
+    async with running(cluster, "garbage-collector"):
+        await quiet(cluster)
+        await cluster.delete(resources.CONFIGMAPS, "default", "m0", propagation="Foreground")
+        await quiet(cluster)
+        assert "beside" in names(cluster)
+        assert "m0" in names(cluster), "a dependent that is no part of the circle is still waited for"
+        cluster.change(resources.CONFIGMAPS, "default/beside", {"metadata": {"finalizers": None}})
         await quiet(cluster)
         assert names(cluster) == []
 
