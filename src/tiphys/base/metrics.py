@@ -54,15 +54,6 @@ class Counter:
         return [f"{self.name}{format_labels(self.labels, k)} {format_value(v)}" for k, v in self.values.items()]
 
 
-class Gauge(Counter):
-    """Numbers that go up and down."""
-
-    kind = "gauge"
-
-    def set(self, value: float, labels: Labels = ()) -> None:
-        self.values[labels] = value
-
-
 class Series:
     """One series of a histogram; whoever observes often keeps it and calls `observe` itself."""
 
@@ -140,11 +131,6 @@ class Metrics:
 
     def counter(self, name: str, help: str, labels: Sequence[str] = ()) -> Counter:
         made = Counter(name, help, labels)
-        self.add(made)
-        return made
-
-    def gauge(self, name: str, help: str, labels: Sequence[str] = ()) -> Gauge:
-        made = Gauge(name, help, labels)
         self.add(made)
         return made
 

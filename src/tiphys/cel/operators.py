@@ -127,11 +127,6 @@ def subtract_from_timestamp(one: Timestamp, other: Duration) -> Timestamp:
     return times.checked_timestamp(one.nanoseconds - other.nanoseconds)
 
 
-def negate_uint(one: UInt) -> UInt:
-    """Refuse."""
-    raise EvaluationError("no such overload")
-
-
 def join(one: Value, other: Value) -> Value:
     """Concatenate texts or bytes; other classes raise TypeError."""
     if one.__class__ is not other.__class__:

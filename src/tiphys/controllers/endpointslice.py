@@ -32,7 +32,6 @@ MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 OWN_NAME = "endpointslice-controller.k8s.io"
 HEADLESS = "service.kubernetes.io/headless"
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
-OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
 SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
 NOT_COPIED_LABELS = (SERVICE_NAME, MANAGED_BY, HEADLESS)
 

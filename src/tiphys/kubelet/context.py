@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tiphys.api.quantity import Written
 from tiphys.api.views.service import Service
@@ -40,7 +40,6 @@ class NodeContext:
     cluster_dns: tuple[str, ...] = ()
     cluster_domain: str = "cluster.local"
     cgroup_root: str = "/"
-    extra_hosts: Mapping[str, str] = field(default_factory=dict)
 
     def around(self, pod_addresses: tuple[str, ...]) -> Surroundings:
         """Return what a pod's downward API sees beyond its object."""

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiphys.api.intstr import resolve_int_or_percent
 from tiphys.api.quantity import (
     BINARY_SI,
     DECIMAL_EXPONENT,
@@ -103,16 +102,3 @@ def test_order_and_sum_follow_the_numbers(left: int, right: int) -> None:
     assert (a < b) == (left < right)
     assert (a + b).nanos == left + right
     assert (a - b).nanos == left - right
-
-
-@pytest.mark.parametrize(
-    ("value", "total", "up", "expected"),
-    [(3, 10, True, 3), ("25%", 10, True, 3), ("25%", 10, False, 2), ("0%", 10, True, 0), ("100%", 7, False, 7)],
-)
-def test_int_or_percent(value: int | str, total: int, up: bool, expected: int) -> None:
-    assert resolve_int_or_percent(value, total, up) == expected
-
-
-def test_text_that_is_no_percentage_is_refused() -> None:
-    with pytest.raises(ValueError, match="not a percentage"):
-        resolve_int_or_percent("many", 3, True)

@@ -338,5 +338,3 @@ _CHECKS: dict[str, _Check] = {
     "csi": _check_csi,
     "image": _check_image,
 }
-VOLUME_CHECKS = _CHECKS
-"""By source; persistent volumes have some of them too."""
