@@ -10,6 +10,7 @@ import base64
 import http.client
 import json
 import ssl
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class Access:
 
     @classmethod
     def of_kubeconfig(cls, path: Path) -> Access:
-        """Read the kubeconfig's first cluster and user; the key passes through files beside it."""
+        """Read the kubeconfig's first cluster and user; the key passes through a file of a moment."""
         config = yaml.safe_load(path.read_text())
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         data = {
@@ -65,11 +66,10 @@ class Access:
             )
         }
         context = ssl.create_default_context(cadata=data["certificate-authority"])
-        pair = path.parent / "direct-api.pem"
-        if not pair.exists():
-            pair.touch(0o600)
-            pair.write_text(data["client-certificate"] + data["client-key"])
-        context.load_cert_chain(pair)
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as pair:
+            pair.write(data["client-certificate"] + data["client-key"])
+            pair.flush()
+            context.load_cert_chain(pair.name)
         address = urlsplit(cluster["server"])
         assert address.hostname is not None
         assert address.port is not None

@@ -45,8 +45,8 @@ class World:
         page = await self.server.store.list(f"/registry/{GROUP}/things/")
         return [orjson.loads(entry.value) for entry in page.entries]
 
-    async def watch(self, path: str) -> Sink:
-        stream = await self.server.answer("GET", path)
+    async def watch(self, path: str, **headers: str) -> Sink:
+        stream = await self.server.answer("GET", path, headers=headers)
         assert isinstance(stream, Stream), stream
         sink = Sink()
         sink.stop = stream.start(sink)
@@ -193,6 +193,14 @@ async def test_tables_and_field_selectors_look_at_the_converted_object(world: Wo
     assert [item["metadata"]["name"] for item in chosen["items"]] == ["b"]
 
 
+async def test_a_collection_is_deleted_by_fields_of_another_version(world: World) -> None:
+    for name in "ab":
+        await world.made(THINGS, thing(name, hostPort=f"{name}:1"))
+    status, answer = await world.call("DELETE", f"{THINGS_V2}?fieldSelector=host%3Db")
+    assert status == 200, answer
+    assert [item["metadata"]["name"] for item in (await world.named(THINGS))["items"]] == ["a"]
+
+
 async def test_a_watch_shows_every_event_in_its_version_and_in_order(world: World) -> None:
     first = await world.made(THINGS, thing("a", hostPort="a:1"))
     watch = await world.watch(f"{THINGS_V2}?watch=1")
@@ -303,6 +311,29 @@ async def test_labels_and_annotations_may_be_changed_and_nothing_else_of_the_met
     world.conversions.spoil = meddle
     shown = await world.named(f"{THINGS_V2}/a")
     assert shown["metadata"] == made["metadata"] | {"labels": {"l": "1"}}
+
+
+async def test_metadata_alone_is_that_of_the_version_that_is_asked(world: World) -> None:
+    await world.made(THINGS, thing("a", hostPort="a:1"))
+
+    def label(answer: dict[str, Any]) -> None:
+        for obj in answer["response"]["convertedObjects"]:
+            obj["metadata"]["labels"] = {"l": "1"}
+
+    world.conversions.spoil = label
+    partial = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
+    _, shown = await world.call("GET", f"{THINGS_V2}/a", headers={"accept": partial.format("")})
+    assert (shown["kind"], shown["metadata"]["labels"]) == ("PartialObjectMetadata", {"l": "1"})
+    _, listed = await world.call("GET", THINGS_V2, headers={"accept": partial.format("List")})
+    assert [item["metadata"]["labels"] for item in listed["items"]] == [{"l": "1"}]
+    _, stored = await world.call("GET", f"{THINGS}/a", headers={"accept": partial.format("")})
+    assert "labels" not in stored["metadata"]
+    _, table = await world.call("GET", THINGS_V2, headers=TABLE)
+    assert table["rows"][0]["object"]["metadata"]["labels"] == {"l": "1"}
+    watch = await world.watch(f"{THINGS_V2}?watch=1", accept=partial.format(""))
+    await world.made(THINGS, thing("b", hostPort="b:1"))
+    assert [event["object"]["metadata"]["labels"] for event in await watch.events(2)] == [{"l": "1"}] * 2
+    watch.stop()
 
 
 async def test_readers_at_once_share_one_conversion(world: World) -> None:
