@@ -8,8 +8,7 @@ request, forget objects) makes the read or write fail as a whole, and a watch en
 Invariant: what a reader gets has the schema of its version: unknown fields are pruned, defaults are filled, and
 metadata other than labels and annotations is the stored one.
 
-DIFFERS: metadata-only reads (PartialObjectMetadata) tell the stored labels and annotations and call no webhook, so that
-garbage collection outlives a webhook that is down. managedFields of another version are kept as they are.
+DIFFERS: managedFields of another version are kept as they are.
 
 Spec: Kubernetes docs, "Versions in CustomResourceDefinitions", "Webhook conversion", "Response".
 """

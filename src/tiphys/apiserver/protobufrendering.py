@@ -103,7 +103,7 @@ def whole_rendering(kind: Kind, encoded: Encoded) -> ProtobufRendering:
     return ProtobufRendering(PlainRendering(kind), (kind.api_version, kind.kind, message), encoded)
 
 
-def partial_rendering(form: Form, encoded: Encoded) -> ProtobufRendering:
+def partial_rendering(kind: Kind, form: Form, encoded: Encoded) -> ProtobufRendering:
     """Return the rendering of metadata only."""
     names = (form.api_version, PARTIAL, f"{META}.{PARTIAL}")
-    return ProtobufRendering(PartialRendering(form), names, encoded)
+    return ProtobufRendering(PartialRendering(kind, form), names, encoded)

@@ -306,7 +306,7 @@ class Reads:
         if form.target == TABLE:
             table = TableRendering(kind, form, include_object(request.param("includeObject")), self._clock)
             return self._binary(kind, form, table), form
-        return self._binary(kind, form, PartialRendering(form)), form
+        return self._binary(kind, form, PartialRendering(kind, form)), form
 
     def _binary(self, kind: Kind, form: Form, json: Rendering) -> Rendering:
         """Return the rendering in the form's media type; `json` if that is JSON or YAML."""
@@ -322,7 +322,7 @@ class Reads:
         from tiphys.apiserver.protobufrendering import Encoded, partial_rendering, whole_rendering
 
         encoded = self._encoded = self._encoded or Encoded()
-        return whole_rendering(kind, encoded) if form.target == PLAIN else partial_rendering(form, encoded)
+        return whole_rendering(kind, encoded) if form.target == PLAIN else partial_rendering(kind, form, encoded)
 
     def _fanout(self, resource: ResourceCache) -> Fanout:
         fanout = self._fanouts.get(resource)

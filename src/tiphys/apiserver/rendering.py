@@ -31,7 +31,8 @@ class Rendering(Protocol):
     stable: bool
     """Whether the same object gives the same bytes at any time."""
     whole: bool
-    """Whether it shows more than metadata, so that objects must be in the kind's version (`Converter.prepare`)."""
+    """Whether it shows what conversion webhooks may change, so that objects must be in the kind's version
+    (`Converter.prepare`)."""
     media: str
     """Content type of what is not YAML."""
     stream_media: str
@@ -152,9 +153,11 @@ class _MetadataOnly(msgspec.Struct, frozen=True):
 _decode_metadata = msgspec.json.Decoder(_MetadataOnly).decode
 
 
-def partial_metadata(obj: CachedObject, api_version: str) -> bytes:
+def partial_metadata(kind: Kind, obj: CachedObject, api_version: str) -> bytes:
     """Return the object as PartialObjectMetadata."""
-    raw = bytes(_decode_metadata(obj.value).metadata)
+    value = in_version(kind, obj) if _changes_metadata(kind) else obj.value
+    assert value is not None, f"{obj.key} is shown before its webhook was asked"
+    raw = bytes(_decode_metadata(value).metadata)
     comma = b"" if raw == b"{}" else b","
     return b'{"kind":"PartialObjectMetadata","apiVersion":"%b","metadata":{"resourceVersion":"%d"%b%b}' % (
         api_version.encode(),
@@ -164,21 +167,28 @@ def partial_metadata(obj: CachedObject, api_version: str) -> bytes:
     )
 
 
+def _changes_metadata(kind: Kind) -> bool:
+    """Tell whether labels and annotations may differ between versions: a webhook may change them."""
+    return kind.conversion is not None and kind.conversion.webhook is not None
+
+
 class PartialRendering(JsonRendering):
-    """Metadata only."""
+    """Metadata only, as it is in the version of `kind`."""
 
     stable = True
-    whole = False
 
-    def __init__(self, form: Form) -> None:
-        self.key: Hashable = (PARTIAL, form.version)
+    def __init__(self, kind: Kind, form: Form) -> None:
+        self.whole = _changes_metadata(kind)
+        version = PlainRendering(kind).key if self.whole else None
+        self.key: Hashable = (PARTIAL, form.version, version)
+        self._kind = kind
         self._api_version = form.api_version
 
     def item(self, obj: CachedObject) -> bytes:
-        return partial_metadata(obj, self._api_version)
+        return partial_metadata(self._kind, obj, self._api_version)
 
     def single(self, obj: CachedObject, *, columns: bool = True) -> bytes:
-        return partial_metadata(obj, self._api_version)
+        return partial_metadata(self._kind, obj, self._api_version)
 
     def list_head(self, metadata: JsonObject, items_bytes: int) -> bytes:
         return _list_head("PartialObjectMetadataList", self._api_version, metadata)

@@ -62,7 +62,7 @@ class TableRendering(JsonRendering):
             return b"null"
         if self._include == "Object":
             return self._whole.single(obj)
-        return partial_metadata(obj, self._api_version)
+        return partial_metadata(self._kind, obj, self._api_version)
 
     def single(self, obj: CachedObject, *, columns: bool = True) -> bytes:
         return self._table({"resourceVersion": str(obj.revision)}, columns) + self.item(obj) + b"]}"

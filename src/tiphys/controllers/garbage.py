@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +36,9 @@ REDISCOVER_S = 30.0
 """How soon discovery is asked again while a part of it failed."""
 QUIET_REDISCOVER_S = 300.0
 """How soon otherwise: definitions that come and go are watched, so this is for what nothing tells."""
+FIRST_LOOK_S = 30.0
+"""How long the first lists are waited for: what cannot be listed, since its webhook or its server is down, must not
+keep everything else from being collected."""
 ABSENT_REMEMBERED = 500
 LOST = (404,)
 
@@ -97,9 +101,19 @@ class GarbageLoop:
             if resource.api_version not in found.failed:
                 self._unwatch(resource)
         if not self.ready.is_set():
-            await asyncio.gather(*(reflector.synced() for reflector in new))
+            await self._wait_for(new)
             self.ready.set()
         return not found.failed
+
+    async def _wait_for(self, reflectors: Sequence[Reflector[Any]]) -> None:
+        """Wait until everything is listed, but not for ever: an owner that is not known is read live anyway."""
+        try:
+            async with asyncio.timeout(FIRST_LOOK_S):
+                for reflector in reflectors:
+                    await reflector.synced()
+        except TimeoutError:
+            missing = sorted(reflector.resource.plural for reflector in reflectors if not reflector.is_synced)
+            log.warning("garbage collection begins without %s, which cannot be listed now", ", ".join(missing))
 
     def _watch(self, group: asyncio.TaskGroup, resource: Resource) -> tuple[Reflector[Any], asyncio.Task[None] | None]:
         shared = self.shared.mirrors.get(resource)

@@ -9,8 +9,10 @@ import pytest
 from fakecluster import FakeCluster, settle
 from running import deployment, quiet, running
 
+from tiphys.base.errors import internal
 from tiphys.client import resources
 from tiphys.client.interface import Resource
+from tiphys.controllers import garbage
 
 WIDGETS = Resource("example.com", "v1", "widgets", "Widget")
 
@@ -142,6 +144,30 @@ async def test_custom_resources_take_part_as_soon_as_they_are_served() -> None:
         cluster.remove(WIDGETS, "default/w")
         await quiet(cluster)
         assert names(cluster) == []
+
+
+class Unlistable(FakeCluster):
+    """One kind cannot be listed: its conversion webhook, or its API server, is down."""
+
+    async def list(self, resource: Resource, namespace: str = "", **options: Any) -> Any:
+        if resource == WIDGETS:
+            raise internal("conversion webhook failed")
+        return await super().list(resource, namespace, **options)
+
+
+async def test_a_kind_that_cannot_be_listed_does_not_hold_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "FIRST_LOOK_S", 0.05)
+    cluster = Unlistable()
+    cluster.resources.append(WIDGETS)
+    ghost = {"metadata": {"name": "a", "uid": "gone"}}
+    widget = cluster.put(WIDGETS, {"metadata": {"name": "w", "namespace": "default"}})
+    cluster.put(resources.CONFIGMAPS, config("child", ghost))
+    cluster.put(resources.CONFIGMAPS, config("of-the-widget", {"apiVersion": "example.com/v1", **widget}))
+    async with running(cluster, "garbage-collector"):
+        await quiet(cluster)
+        await asyncio.sleep(0.1)
+        await quiet(cluster)
+        assert names(cluster) == ["of-the-widget"]
 
 
 async def test_deleting_a_deployment_takes_its_replicasets_and_pods() -> None:
