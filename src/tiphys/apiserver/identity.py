@@ -12,6 +12,7 @@ from typing import Any
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.base.errors import Cause, bad_request, conflict, invalid
 
+AFTER_ADMISSION = " after mutating admission happens"
 _SYSTEM_METADATA = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
 _REGISTRY_PLACES = {
     "services": "services/specs",
@@ -129,6 +130,29 @@ def check_name(name: str, metadata: dict[str, Any]) -> None:
         raise bad_request(f"the name of the object ({name} based on URL) was undeterminable: name must be provided")
     if given != name:
         raise bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
+
+
+def drop_repeated_owners(obj: JsonObject, when: str = "") -> list[str]:
+    """Take out owner references that are there twice, and return the warning of it. `when`: what made them, if not the
+    client's body alone."""
+    references = metadata_of(obj).get("ownerReferences")
+    if not isinstance(references, list) or len(references) < 2:
+        return []
+    kept: list[Any] = []
+    repeated: list[str] = []
+    for reference in references:
+        if reference in kept:
+            repeated.append(str(reference.get("uid", "")))
+        else:
+            kept.append(reference)
+    if not repeated:
+        return []
+    obj["metadata"]["ownerReferences"] = kept
+    return [
+        f".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and "
+        "may reject such requests as early as 1.24; please fix your requests; "
+        f"duplicate UID(s) observed: {', '.join(repeated)}"
+    ]
 
 
 def _check_namespace(kind: Kind, namespace: str, metadata: dict[str, Any]) -> None:

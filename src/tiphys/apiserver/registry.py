@@ -34,7 +34,15 @@ from tiphys.apiserver.cached import CachedObject, in_version
 from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.deletion import DeleteOptions, check_preconditions, is_removable, plan_delete
 from tiphys.apiserver.heavy import HEAVY_BYTES, Heavy
-from tiphys.apiserver.identity import begin_absent, begin_create, begin_update, check_expected_uid, settle_create
+from tiphys.apiserver.identity import (
+    AFTER_ADMISSION,
+    begin_absent,
+    begin_create,
+    begin_update,
+    check_expected_uid,
+    drop_repeated_owners,
+    settle_create,
+)
 from tiphys.apiserver.user import User
 from tiphys.base.clock import Clock, Randomness, format_time
 from tiphys.base.errors import (
@@ -312,11 +320,12 @@ class Registry:
         strategy.default(obj)
         if attributes.was_changed:
             attributes.name = settle_create(stored, attributes.namespace, obj)
+        repeated = drop_repeated_owners(obj, AFTER_ADMISSION)
         strategy.prepare_for_create(obj, rules)
         causes = [*validate_object_meta(obj, stored, stored.namespaced), *strategy.validate(obj, rules)]
         if causes:
             raise invalid(stored.group, stored.kind, attributes.name, causes)
-        return self._encode(stored, obj), strategy.warnings(obj)
+        return self._encode(stored, obj), [*repeated, *strategy.warnings(obj)]
 
     # Update
 
@@ -419,6 +428,7 @@ class Registry:
             begin_update(change.kind, change.namespace, change.name, new, old, change.current.revision, locked=True)
             new = attributes.obj = new if change.combine is None else change.combine(new, old)
             stored.strategy.default(new)
+        repeated = drop_repeated_owners(new, AFTER_ADMISSION)
         self._prepare_update(stored, new, old, rules)
         self._bump_generation(stored, new, old, rules.subresource)
         if new == old and not change.current.stale:
@@ -428,7 +438,7 @@ class Registry:
             raise invalid(stored.group, stored.kind, change.name, causes)
         strategy = stored.strategy
         told = strategy.warnings(new) if strategy.update_warnings is None else strategy.update_warnings(new, old)
-        return self._encode(stored, new), told
+        return self._encode(stored, new), [*repeated, *told]
 
     def _prepare_update(self, stored: Kind, new: JsonObject, old: JsonObject, rules: Context) -> None:
         if rules.subresource in _STATUS_PARTS:

@@ -31,7 +31,7 @@ from tiphys.apiserver.body import (
 )
 from tiphys.apiserver.deadlines import LONG_RUNNING_SUBRESOURCES
 from tiphys.apiserver.deletion import DeleteOptions, parse_delete_options
-from tiphys.apiserver.identity import check_target
+from tiphys.apiserver.identity import check_target, drop_repeated_owners
 from tiphys.apiserver.negotiation import accepted_form
 from tiphys.apiserver.patching import APPLY_CBOR, APPLY_PATCH, make_apply, make_patch
 from tiphys.apiserver.presenting import present
@@ -244,6 +244,7 @@ class Resources:
     async def _create(self, call: Call, namespace: str) -> Response:
         context = call.context()
         obj = await call.read_body(context)
+        context.warnings += drop_repeated_owners(obj)
         written = await self._registry.create(call.kind, namespace, obj, context)
         return answer_written(call, written, context)
 
@@ -298,6 +299,7 @@ async def write_part(call: Call, namespace: str, subresource: str, combine: Comb
     if call.info.verb == "update":
         obj = await call.read_body(context)
         check_target(kind, namespace, name, obj)
+        context.warnings += drop_repeated_owners(obj)
         make: Make = lambda current: orjson.loads(orjson.dumps(obj))  # noqa: E731
         create_absent = not subresource and kind.strategy.allow_create_on_update
         written = await registry.update(
