@@ -1,4 +1,4 @@
-"""One line of a container's log as CRI wants it. The supervisor, which imports nothing of ours, has its own copy.
+"""Lines of a container's log as CRI wants them, for simulated containers; supervisor/logfile.py writes those of real ones.
 
 Spec: CRI log format: "<RFC3339Nano> <stdout|stderr> <F|P> <text>".
 """

@@ -1,7 +1,7 @@
 """The node agent's side of the supervisor: starts it, talks to it, starts it again when it was killed.
 
 One control connection carries requests, answers and exits; each exec and attach has a connection of its own, so a slow
-reader holds up nobody else. Protocol: see supervisor.py. Invariant: every request ends with an answer or with
+reader holds up nobody else. Protocol: supervisor/protocol.py. Invariant: every request ends with an answer or with
 SupervisorLost; after a loss `on_restart` is told what the new supervisor found running.
 """
 
@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from tiphys.base.errors import TiphysError
-from tiphys.runtime import supervisor
+from tiphys.runtime.supervisor import protocol
+from tiphys.runtime.supervisor.main import command
 
 Json = dict[str, Any]
 ANSWER_TIMEOUT_S = 60.0
@@ -49,13 +50,13 @@ class Connection:
         return cls(*await asyncio.open_unix_connection(str(path), limit=STREAM_LIMIT_BYTES))
 
     async def send(self, kind: int, payload: bytes) -> None:
-        self._writer.write(supervisor.HEADER.pack(kind, len(payload)) + payload)
+        self._writer.write(protocol.HEADER.pack(kind, len(payload)) + payload)
         await self._writer.drain()
 
     async def receive(self) -> tuple[int, bytes]:
         """Return the next frame. Raises SupervisorLost at the end."""
         try:
-            kind, length = supervisor.HEADER.unpack(await self._reader.readexactly(supervisor.HEADER.size))
+            kind, length = protocol.HEADER.unpack(await self._reader.readexactly(protocol.HEADER.size))
             return kind, await self._reader.readexactly(length)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise SupervisorLost("the container supervisor closed the connection; it is started again") from error
@@ -104,7 +105,7 @@ class SupervisorClient:
             await self._spawn()
             control = await Connection.open(self._socket)
         try:
-            await control.send(supervisor.JSON, b'{"op":"hello","n":0}')
+            await control.send(protocol.JSON, b'{"op":"hello","n":0}')
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 _, payload = await control.receive()
         except (OSError, SupervisorLost) as error:
@@ -129,7 +130,7 @@ class SupervisorClient:
         await self._stop_tasks()
         if self._control:
             with contextlib.suppress(OSError, SupervisorLost):
-                await self._control.send(supervisor.JSON, b'{"op":"shutdown"}')
+                await self._control.send(protocol.JSON, b'{"op":"shutdown"}')
                 while True:
                     await self._control.receive()
             self._control.close()
@@ -163,7 +164,7 @@ class SupervisorClient:
         future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
         self._answers[number] = future
         try:
-            await control.send(supervisor.JSON, json.dumps({"op": operation, "n": number, **fields}).encode())
+            await control.send(protocol.JSON, json.dumps({"op": operation, "n": number, **fields}).encode())
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 return await future
         except (TimeoutError, OSError) as error:
@@ -202,7 +203,7 @@ class SupervisorClient:
         await self._wait_until_up()
         connection = await Connection.open(self._socket)
         try:
-            await connection.send(supervisor.JSON, json.dumps({"op": operation, "n": 1, **fields}).encode())
+            await connection.send(protocol.JSON, json.dumps({"op": operation, "n": 1, **fields}).encode())
             stream = SupervisedStream(connection, fields["id"])
             answer = await stream.receive_answer()
         except BaseException:
@@ -256,14 +257,7 @@ class SupervisorClient:
         try:
             self._child = os.posix_spawn(
                 sys.executable,
-                [
-                    sys.executable,
-                    "-I",
-                    "-S",
-                    os.path.realpath(supervisor.__file__),
-                    str(self._socket),
-                    *map(str, self._state_directories),
-                ],
+                command(str(self._socket), *map(str, self._state_directories)),
                 {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), "TZ": "UTC"},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
@@ -327,7 +321,7 @@ class SupervisedStream:
         """Return the answer to the request that opened the stream; output may come before it."""
         while True:
             kind, payload = await self._connection.receive()
-            if kind != supervisor.JSON:
+            if kind != protocol.JSON:
                 self._unread.append((kind, payload))
                 continue
             message: Json = json.loads(payload)
@@ -339,13 +333,13 @@ class SupervisedStream:
             raise BrokenPipeError("the process has exited")
         try:
             for start in range(0, len(data), 1 << 20):
-                await self._connection.send(supervisor.STDIN, data[start : start + (1 << 20)])
+                await self._connection.send(protocol.STDIN, data[start : start + (1 << 20)])
         except OSError as error:
             raise BrokenPipeError("the process has exited") from error
 
     async def close_stdin(self) -> None:
         with contextlib.suppress(OSError):
-            await self._connection.send(supervisor.STDIN_END, b"")
+            await self._connection.send(protocol.STDIN_END, b"")
 
     async def output(self) -> AsyncIterator[tuple[int, bytes]]:
         while True:
@@ -362,7 +356,7 @@ class SupervisedStream:
             except SupervisorLost:
                 self._exit.set_result(137)
                 return None
-            if kind != supervisor.JSON:
+            if kind != protocol.JSON:
                 return kind, payload
             message = json.loads(payload)
             if "exit" in message:

@@ -1,181 +1,56 @@
-"""A tiny process that holds containers' streams and reaps their exits, so that they outlive the node agent.
+"""The supervisor's event loop: clients and their requests, children and their exits, streams and what they fill.
 
-Run as `python -I -S supervisor.py SOCKET STATE_DIR...`; imports nothing of the package, no asyncio: it stays small and
-rarely changes. It is a child subreaper: an OCI runtime started with --detach leaves its container as our child.
-stdout and stderr are FIFOs in the container's directory, held read-write on both sides, so that killing this process
-closes nobody's pipe; a successor opens them again by name. Each exit is written to `<dir>/exit.json` before anyone is
-told. A successor finds `<dir>/process.json` without `exit.json`, watches that process by pidfd, and tells code 137 with
-`known: false` when the kernel cannot tell the code of a process that was not its child.
-
-Protocol, on one Unix stream socket, both ways: frames of 1 byte type, 4 bytes length (big endian), payload.
-JSON (0): requests with `op` and `n`, answers with `re`, events with `ev`. STDOUT (1), STDERR (2), STDIN (3),
-STDIN_END (4): a stream connection's data. A connection that sent `exec` or `attach` is that process's stream; when it
-closes, an exec's process is killed and an attached container goes on. Longer than other files because it must be one.
-
-Bounds: a reader of an exec that is slow stops the process's output (the pipe fills); an attached reader more than
-4 MiB behind is cut off; logs rotate at 10 MiB, five files.
+One thread, epoll, no timers. Whatever is called here returns at once; what cannot be taken stays in a buffer whose bound
+is kept by not reading (`update` is where). A little long, because all of it changes the same few tables.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import json
 import os
-import resource
 import select
 import signal
 import socket
 import struct
-import sys
 import termios
 import time
 from collections.abc import Callable
 from typing import Any
 
-JSON, STDOUT, STDERR, STDIN, STDIN_END = range(5)
-HEADER = struct.Struct("!BI")
-FRAME_LIMIT = 4 << 20
+from tiphys.runtime.supervisor.children import (
+    decode_status,
+    hold_pid_namespace,
+    oom_killed,
+    read_pidfd_code,
+    read_start_time,
+    read_zombie_code,
+    spawn,
+)
+from tiphys.runtime.supervisor.logfile import Log
+from tiphys.runtime.supervisor.processes import Connection, Consoles, Process, make_fifo, write_json
+from tiphys.runtime.supervisor.protocol import (
+    FRAME_LIMIT_BYTES,
+    HEADER,
+    JSON,
+    STDERR,
+    STDIN,
+    STDIN_END,
+    STDOUT,
+)
+
 BACKLOG_BYTES = 256 << 10
 ATTACH_LIMIT_BYTES = 4 << 20
-LOG_LIMIT_BYTES = 10 << 20
-LOG_FILES = 5
-LINE_LIMIT_BYTES = 16 << 10
 READ_BYTES = 64 << 10
 DRAIN_READS = 64
-LOCK_RETRY_S = 0.005
-PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, PR_SET_NAME = 36, 1, 15
-CLONE_NEWNS, CLONE_NEWPID = 0x20000, 0x20000000
-MS_REC, MS_PRIVATE, MNT_DETACH = 0x4000, 1 << 18, 2
-PIDFD_GET_INFO, PIDFD_INFO_EXIT = 0xC040FF0B, 1 << 3
-
-OWN_FILE_LIMITS = resource.getrlimit(resource.RLIMIT_NOFILE)
-"""As we were started; containers get the same, though we raise ours."""
-LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-class Log:
-    """One container's log file in CRI format. A full disk loses lines, never the container."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.partial: dict[bytes, bytearray] = {b"stdout": bytearray(), b"stderr": bytearray()}
-        self.fd = -1
-        self.size = 0
-        self.reopen()
-
-    def reopen(self) -> None:
-        self.close()
-        with contextlib.suppress(OSError):
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
-            self.fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-            self.size = os.fstat(self.fd).st_size
-
-    def write(self, stream: bytes, data: bytes, *, final: bool = False) -> None:
-        buffer = self.partial[stream]
-        buffer += data
-        now_ns = time.time_ns()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_ns // 1_000_000_000))
-        prefix = b"%s.%09dZ %s " % (stamp.encode(), now_ns % 1_000_000_000, stream)
-        out = []
-        start = 0
-        while True:
-            end = buffer.find(b"\n", start)
-            stop = end if end >= 0 else len(buffer)
-            while stop - start > LINE_LIMIT_BYTES:
-                out += [prefix, b"P ", bytes(buffer[start : start + LINE_LIMIT_BYTES]), b"\n"]
-                start += LINE_LIMIT_BYTES
-            if end < 0:
-                if final and stop > start:
-                    out += [prefix, b"P ", bytes(buffer[start:stop]), b"\n"]
-                    start = stop
-                break
-            out += [prefix, b"F ", bytes(buffer[start:end]), b"\n"]
-            start = end + 1
-        del buffer[:start]
-        if out:
-            self._append(b"".join(out))
-
-    def _append(self, data: bytes) -> None:
-        if self.size and self.size + len(data) > LOG_LIMIT_BYTES:
-            self._rotate()
-        if self.fd < 0:
-            self.reopen()
-        view = memoryview(data)
-        while view and self.fd >= 0:
-            try:
-                written = os.write(self.fd, view)
-            except OSError:
-                return
-            self.size += written
-            view = view[written:]
-
-    def _rotate(self) -> None:
-        with contextlib.suppress(OSError):
-            stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-            os.rename(self.path, f"{self.path}.{stamp}.{time.monotonic_ns():020d}")
-            directory, name = os.path.split(self.path)
-            old = sorted(entry for entry in os.listdir(directory) if entry.startswith(name + "."))
-            for entry in old[: -(LOG_FILES - 1)]:
-                os.unlink(os.path.join(directory, entry))
-        self.reopen()
-
-    def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-        self.fd = -1
-
-
-class Process:
-    """A container's first process, an exec, or the holder of a pod's PID namespace."""
-
-    def __init__(self, request: dict[str, Any]) -> None:
-        self.id: str = request["id"]
-        self.dir: str = request["dir"]
-        self.kind: str = request.get("kind", "container")
-        self.tty: bool = request.get("tty", False)
-        self.has_stdin: bool = request.get("stdin", False)
-        self.stdin_once: bool = request.get("stdin_once", False)
-        self.oom: str = request.get("oom", "")
-        self.log_path: str = request.get("log", "")
-        self.log: Log | None = None
-        self.pid = 0
-        self.start_time = 0
-        self.pidfd = -1
-        self.fds: dict[int, bytes] = {}
-        """Descriptor read from -> stdout or stderr."""
-        self.stdin = -1
-        self.input = bytearray()
-        self.input_ended = False
-        self.readers: list[Connection] = []
-        """Connections that get the output."""
-        self.code: int | None = None
-        self.stopped_reading = False
-
-
-class Connection:
-    """One client. `process` is set on a stream connection."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.incoming = bytearray()
-        self.outgoing = bytearray()
-        self.process: Process | None = None
-        self.owns = False
-        """The process is an exec that dies with this connection."""
-        self.ending = False
-        """Close once everything is sent."""
-        self.dead = False
 
 
 class Supervisor:
     """The event loop and all its state."""
 
     def __init__(self, socket_path: str) -> None:
-        self.directory = os.path.dirname(socket_path)
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[int], None]] = {}
         self.processes: dict[str, Process] = {}
@@ -186,8 +61,7 @@ class Supervisor:
         """Exits of children not known yet: a container may end before its OCI runtime command does."""
         self.subscribers: list[Connection] = []
         """Connections that hear of every exit."""
-        self.consoles: dict[str, tuple[socket.socket, str]] = {}
-        self.counter = 0
+        self.consoles = Consoles(os.path.dirname(socket_path))
         self.listener = socket.socket(socket.AF_UNIX)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(socket_path)
@@ -253,7 +127,7 @@ class Supervisor:
         buffer = connection.incoming
         while len(buffer) >= HEADER.size and not connection.dead:
             kind, length = HEADER.unpack_from(buffer)
-            if length > FRAME_LIMIT:
+            if length > FRAME_LIMIT_BYTES:
                 self.drop(connection)
                 return
             if len(buffer) < HEADER.size + length:
@@ -383,7 +257,7 @@ class Supervisor:
             process.readers.append(connection)
         argv: list[str] = request["argv"]
         if process.tty:
-            argv = [self.listen_console(process) if word == "{console}" else word for word in argv]
+            argv = [self.consoles.listen(process.id) if word == "{console}" else word for word in argv]
             child_fds = None
         else:
             child_fds = self.open_fifos(process)
@@ -416,39 +290,17 @@ class Supervisor:
         return ends
 
     def open_output(self, process: Process, path: str, name: bytes) -> None:
-        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.read_from(process, os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC), name)
+
+    def read_from(self, process: Process, fd: int, name: bytes) -> None:
         process.fds[fd] = name
         self.watch(fd, select.EPOLLIN, lambda _: self.read_output(process, fd))
 
-    def listen_console(self, process: Process) -> str:
-        """Return the path of a socket on which the OCI runtime hands us the terminal."""
-        self.counter += 1
-        path = os.path.join(self.directory, f"tty{os.getpid()}-{self.counter}")
-        sock = socket.socket(socket.AF_UNIX)
-        sock.bind(path)
-        sock.listen(1)
-        self.consoles[process.id] = (sock, path)
-        return path
-
     def take_console(self, process: Process, *, failed: bool) -> None:
-        sock, path = self.consoles.pop(process.id, (None, ""))
-        if sock is None:
-            return
-        sock.settimeout(0.5)
-        with contextlib.suppress(OSError):
-            if not failed:
-                peer, _ = sock.accept()
-                peer.settimeout(0.5)
-                _, fds, _, _ = socket.recv_fds(peer, 4096, 1)
-                peer.close()
-                for fd in fds:
-                    os.set_blocking(fd, False)
-                    process.fds[fd] = b"stdout"
-                    process.stdin = fd if process.has_stdin else -1
-                    self.watch(fd, select.EPOLLIN, lambda _, fd=fd: self.read_output(process, fd))  # type: ignore[misc]
-        sock.close()
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+        """Read the terminal that the OCI runtime handed over, if the process has one."""
+        for fd in self.consoles.take(process.id, failed=failed):
+            process.stdin = fd if process.has_stdin else -1
+            self.read_from(process, fd, b"stdout")
 
     # Children
     def reap(self, wakeup: int) -> None:
@@ -462,8 +314,7 @@ class Supervisor:
                 return
             if not pid:
                 return
-            code = os.waitstatus_to_exitcode(status)
-            code = 128 - code if code < 0 else code
+            code = decode_status(status)
             if pid in self.starting:
                 self.started(*self.starting.pop(pid), code)
                 if not self.starting:
@@ -649,180 +500,3 @@ class Supervisor:
         if code is None:
             code = read_pidfd_code(process.pidfd)
         self.become_exited(process, 137 if code is None else code, known=code is not None)
-
-
-def make_fifo(directory: str, name: str) -> str:
-    path = os.path.join(directory, name)
-    with contextlib.suppress(FileExistsError):
-        os.mkfifo(path)
-        os.chmod(path, 0o666)  # the directory is closed; the container's user opens it through /proc/self/fd
-    return path
-
-
-def spawn(argv: list[str], fds: list[int] | None, hide: str) -> int:
-    """Start a command with `fds` as its first three. `hide` is a mount that it must not see (a cgroup v2 mount beside
-    v1 ones, which crun refuses): then it gets a mount namespace of its own, everything else still shared."""
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        signal.set_wakeup_fd(-1)
-        for caught in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(caught, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_NOFILE, OWN_FILE_LIMITS)
-        os.setsid()
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a half-made start ends with us; a running one does not
-        if fds is None:
-            null = os.open("/dev/null", os.O_RDWR)
-            fds = [null, null, null]
-        for number, fd in enumerate(fds):
-            os.dup2(fd, number, inheritable=True)
-        if hide:
-            parent = os.path.dirname(hide).encode()
-            if (
-                LIBC.unshare(CLONE_NEWNS)
-                or LIBC.mount(None, parent, None, MS_REC | MS_PRIVATE, None)
-                or LIBC.umount2(hide.encode(), MNT_DETACH)
-            ):
-                os.write(2, f"cannot hide {hide}: {os.strerror(ctypes.get_errno())}\n".encode())
-                os._exit(126)
-        os.execv(argv[0], argv)
-    except OSError as error:
-        os.write(2, f"{argv[0]}: {error}\n".encode())
-    finally:
-        os._exit(127)
-
-
-def hold_pid_namespace() -> tuple[int, int]:
-    """Start the first process of a new PID namespace, which reaps and otherwise sleeps. Return its pid and a pipe: it
-    ends unless something is written there, so that a crash before it is recorded leaves no process behind."""
-    wait, go = os.pipe2(os.O_CLOEXEC)
-    read, write = os.pipe2(os.O_CLOEXEC)
-    middle = os.fork()
-    if middle == 0:
-        try:
-            if LIBC.unshare(CLONE_NEWPID):
-                os._exit(1)
-            holder = os.fork()
-            if holder:
-                os.write(write, str(holder).encode())
-                os._exit(0)
-            os.setsid()
-            os.close(go)
-            if not os.read(wait, 1):
-                os._exit(1)
-            LIBC.prctl(PR_SET_NAME, b"pod-init", 0, 0, 0)
-            os.closerange(0, 4096)
-            os.chdir("/")
-            signal.set_wakeup_fd(-1)
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-            while True:
-                with contextlib.suppress(ChildProcessError):
-                    while os.waitpid(-1, os.WNOHANG)[0]:
-                        pass
-                signal.sigwait({signal.SIGCHLD})
-        finally:
-            os._exit(1)
-    os.close(write)
-    os.close(wait)
-    said = os.read(read, 32)
-    os.close(read)
-    if not said:
-        os.close(go)
-        raise OSError(errno.EPERM, "cannot make a PID namespace")
-    return int(said), go
-
-
-def read_stat(pid: int) -> list[str]:
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()
-
-
-def read_start_time(pid: int) -> int:
-    """Return when a process started, in clock ticks since boot; 0 when it is gone. With the pid it names a process."""
-    try:
-        return int(read_stat(pid)[19])
-    except (OSError, IndexError):
-        return 0
-
-
-def decode_status(status: int) -> int:
-    code = os.waitstatus_to_exitcode(status)
-    return 128 - code if code < 0 else code
-
-
-def read_zombie_code(pid: int, start_time: int) -> int | None:
-    try:
-        fields = read_stat(pid)
-        if fields[0] == "Z" and int(fields[19]) == start_time:
-            return decode_status(int(fields[49]))
-    except (OSError, IndexError, ValueError):
-        pass
-    return None
-
-
-def read_pidfd_code(pidfd: int) -> int | None:
-    """Return the exit code of a process that somebody else reaped; kernels before 6.15 cannot tell."""
-    info = bytearray(64)
-    struct.pack_into("=Q", info, 0, PIDFD_INFO_EXIT)
-    try:
-        fcntl.ioctl(pidfd, PIDFD_GET_INFO, info)
-    except OSError:
-        return None
-    mask, status = struct.unpack_from("=Q", info, 0)[0], struct.unpack_from("=i", info, 60)[0]
-    return decode_status(status) if mask & PIDFD_INFO_EXIT else None
-
-
-def oom_killed(path: str) -> bool:
-    """Say whether the kernel killed something in the cgroup whose oom file (v1 or v2) this is."""
-    try:
-        with open(path) as file:
-            return any(line.startswith("oom_kill ") and line.split()[1] != "0" for line in file)
-    except OSError:
-        return False
-
-
-def write_json(path: str, value: dict[str, Any]) -> None:
-    temporary = path + ".new"
-    with open(temporary, "w") as file:
-        json.dump(value, file)
-    os.rename(temporary, path)
-
-
-def take_lock(lock: int, socket_path: str) -> bool:
-    """Wait for a predecessor to be gone; return False when another supervisor serves."""
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
-                probe.connect(socket_path)
-                return False
-        time.sleep(LOCK_RETRY_S)
-
-
-def main(socket_path: str, state_directories: list[str]) -> None:
-    lock = os.open(os.path.join(os.path.dirname(socket_path), "supervisor.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    if not take_lock(lock, socket_path):
-        os.write(1, b"ready\n")
-        return
-    if LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        sys.exit("cannot become a child subreaper")
-    for number in (signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
-    with contextlib.suppress(OSError, ValueError):  # three descriptors a container
-        resource.setrlimit(resource.RLIMIT_NOFILE, (OWN_FILE_LIMITS[1], OWN_FILE_LIMITS[1]))
-    supervisor = Supervisor(socket_path)
-    for directory in state_directories:
-        for name in os.listdir(directory):
-            supervisor.adopt(os.path.join(directory, name))
-    os.write(1, b"ready\n")
-    null = os.open("/dev/null", os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    supervisor.run()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
