@@ -20,7 +20,8 @@ test: check  ## everything that CI runs
 	@PYTHON=$(PYTHON) scripts/setup test
 	@$(BIN)/pytest -n 4 --dist loadgroup
 
-demo: setup  ## start a cluster, run the sample application in it, say what to do next
+demo:  ## start a cluster, run the sample application in it, say what to do next
+	@PYTHON=$(PYTHON) scripts/setup demo
 	@$(BIN)/python examples/demo.py
 
 bench: setup  ## run every benchmark; each prints JSON

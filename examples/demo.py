@@ -87,16 +87,20 @@ def run_demo(name: str, simulated: bool) -> int:
 
 
 def next_steps(config: ClusterConfig, url: str) -> str:
+    """Return commands to copy. kubectl has found the cluster by itself: `tiphys up` made it the current context."""
     option = "" if config.name == "tiphys" else f" --name {config.name}"
+    command = "tiphys" if shutil.which("tiphys") else os.path.relpath(Path(sys.executable).with_name("tiphys"))
     lines = [
-        f"  export KUBECONFIG={Files.of(config.name).kubeconfig}",
         "  kubectl get pods -o wide",
         "  kubectl scale deployment web --replicas=5",
         "  kubectl logs -l app=web --prefix",
-        f"  tiphys down{option}        (in .venv/bin; removes every trace)",
+        f"  {command} status{option}",
+        f"  {command} down{option}        (removes every trace)",
     ]
     if not config.simulated:
-        lines.insert(4, f"  curl {url}")
+        lines.insert(3, f"  curl {url}")
+    if not shutil.which("kubectl"):
+        lines.insert(0, "  (kubectl is not installed here: https://kubernetes.io/docs/tasks/tools)")
     return "\n".join(lines)
 
 
