@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,7 +22,7 @@ import orjson
 
 from tiphys.api.kind import Kinds
 from tiphys.apiserver.deadlines import REQUEST_TIMEOUT_S, is_long_running, timeout_of, within
-from tiphys.apiserver.fairness.gate import Flow, Gate, NoSeats
+from tiphys.apiserver.fairness.gate import NOT_TO_KEEP, Flow, Gate, NoSeats
 from tiphys.apiserver.fairness.held import hold_for
 from tiphys.apiserver.fairness.queues import Waiting
 from tiphys.apiserver.impersonation import impersonate, is_impersonating
@@ -33,6 +33,7 @@ from tiphys.apiserver.user import AUTHENTICATED, User
 from tiphys.base.clock import Clock, SystemClock
 from tiphys.base.errors import ApiError, forbidden, internal, path_not_found
 from tiphys.base.metrics import Metrics
+from tiphys.wire.encoding import FixedHeaders
 from tiphys.wire.message import Answer, Connection, Request, Response, Sink, Stream, Upgrade
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 
 REMEMBERED_PATHS = 4096
 REMEMBERED_USERS = 1024
+_UNLIMITED = FixedHeaders((NOT_TO_KEEP,))
+"""What answers to requests without a flow say."""
 TOO_MANY = b"Too many requests, please try again later.\n"
 
 
@@ -219,8 +222,10 @@ class ApiServer:
                 level.end(waited)
         duration_s = self._now_s() - began_s
         if flow is not None:
-            answer.headers = (*answer.headers, *flow.headers) if answer.headers else flow.headers
+            answer.headers = _beside(answer.headers, flow.headers) if answer.headers else flow.headers
             flow.schema.counts.executed(duration_s if waited is None else duration_s - waited.waited_s)
+        else:
+            answer.headers = _beside(answer.headers, _UNLIMITED) if answer.headers else _UNLIMITED
         if self._recorder is not None and record is not None:
             self._recorder.end(record, answer)
         if isinstance(answer, Response):
@@ -361,6 +366,13 @@ def denial(user: User, info: RequestInfo, reason: str) -> ApiError:
     where = f'in the namespace "{info.namespace}"' if info.namespace else "at the cluster scope"
     why = f'User "{user.name}" cannot {info.verb} resource "{resource}" in API group "{info.group}" {where}'
     return forbidden(info.group, info.resource, info.name, why + (f": {reason}" if reason else ""))
+
+
+def _beside(own: Sequence[tuple[str, str]], shared: FixedHeaders) -> Sequence[tuple[str, str]]:
+    """Return an answer's own headers and those of its flow; who says himself how long an answer may be kept is heard."""
+    if any(name == NOT_TO_KEEP[0] for name, _ in own):
+        return (*own, *(header for header in shared if header is not NOT_TO_KEEP))
+    return (*own, *shared)
 
 
 def status_response(error: ApiError) -> Response:

@@ -44,6 +44,8 @@ LIST_SHARE = 0.15
 """No list takes more of its level's nominal seats."""
 LEVEL_HEADER = "X-Kubernetes-PF-PriorityLevel-UID"
 SCHEMA_HEADER = "X-Kubernetes-PF-FlowSchema-UID"
+NOT_TO_KEEP = ("Cache-Control", "no-cache, private")
+"""No answer may be kept by what is on its way, unless it says so itself."""
 
 Count = Callable[[RequestInfo], int]
 """Returns how many objects a list looks at."""
@@ -179,7 +181,7 @@ class Gate:
             headers = self._headers.get(names)
             if headers is None:
                 told = ((SCHEMA_HEADER, schema.uid), (LEVEL_HEADER, level.uid)) if all(names) else ()
-                headers = self._headers[names] = FixedHeaders(told)
+                headers = self._headers[names] = FixedHeaders((NOT_TO_KEEP, *told))
             if len(self._flows) >= REMEMBERED_FLOWS:
                 self._flows.clear()
             flow = self._flows[key] = Flow(schema, level, schema.distinguish(user, info), headers)
