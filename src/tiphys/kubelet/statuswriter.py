@@ -43,7 +43,7 @@ class StatusWriter:
         """Take note of the pod as the watch shows it; older than our own last write, it is ignored."""
         self._pod = pod
         revision = _revision(pod.metadata.resource_version)
-        if revision >= self._known_revision:
+        if revision > self._known_revision:
             self.known, self._known_revision = pod.status, revision
 
     def want(self, status: dict[str, Any]) -> None:
@@ -67,8 +67,8 @@ class StatusWriter:
 
     async def _write(self) -> None:
         retry_s = FIRST_RETRY_S
-        while self._wanted is not None:
-            patch = status_patch(self._pod, self.known, self._wanted)
+        while (wanted := self._wanted) is not None:
+            patch = status_patch(self._pod, self.known, wanted)
             if patch is None:
                 return
             meta = self._pod.metadata
@@ -90,14 +90,29 @@ class StatusWriter:
                 self._gone = True
                 return
             revision = _revision(written.metadata.resource_version)
-            # The server may normalise what we sent; comparing with our own wish keeps a difference from looping.
             if revision >= self._known_revision:
                 self._known_revision = revision
-                self.known = {**written.status, **{k: v for k, v in patch["status"].items() if k not in _MERGED}}
+                self.known = _known_after(written.status, wanted)
             retry_s = FIRST_RETRY_S
 
 
-_MERGED = ("conditions", "podIPs", "hostIPs")
+def _known_after(answer: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the server is known to have: its answer, with what was wanted over it as it was wanted.
+
+    A server normalises what it gets, and one of an older version leaves fields out that it does not know: comparing its
+    answer with the wish would ask for the same again and again.
+    """
+    known = {**answer, **wanted}
+    for field, key in _MERGED:
+        if field in wanted:
+            items = {item.get(key): item for item in answer.get(field) or ()}
+            items |= {item[key]: item for item in wanted[field]}
+            known[field] = list(items.values())
+    return known
+
+
+_MERGED = (("conditions", "type"), ("podIPs", "ip"), ("hostIPs", "ip"))
+"""Lists that a patch merges, and by what."""
 
 
 def _revision(text: str) -> int:

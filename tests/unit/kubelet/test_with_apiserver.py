@@ -66,3 +66,39 @@ async def test_a_pod_lives_and_dies_with_the_rights_of_its_node(server: Assemble
         with pytest.raises(ApiError) as gone:
             await until(admin, "web", lambda p: False)
         assert gone.value.code == 404
+
+
+class CountingClient(LocalClient):
+    """Counts what is written to statuses of pods."""
+
+    statuses = 0
+
+    async def patch(self, resource: Any, *arguments: Any, **more: Any) -> bytes:
+        self.statuses += resource == PODS and more.get("subresource") == "status"
+        return await super().patch(resource, *arguments, **more)
+
+
+async def test_fields_that_an_older_server_leaves_out_are_not_written_again_and_again() -> None:
+    store = MemoryStore()
+    await store.start()
+    old = await assemble(ApiServerConfig(kubernetes_version=(1, 25)), store, SystemClock(), Randomness(3))
+    try:
+        admin = LocalClient(old.handle, "admin", ("system:masters",))
+        own = CountingClient(old.handle, f"system:node:{NODE}", ("system:nodes", "system:authenticated"))
+        async with Node(own):  # type: ignore[arg-type]
+            account = {"metadata": {"name": "default"}}
+            await admin.request("POST", "/api/v1/namespaces/default/serviceaccounts", body=msgspec.json.encode(account))
+            spec = {"nodeName": NODE, "automountServiceAccountToken": False, "terminationGracePeriodSeconds": 1}
+            held = {"name": "web", "finalizers": ["example.com/held"]}
+            containers = [{"name": "web", "image": "nginx"}]
+            await admin.create(PODS, "default", {"metadata": held, "spec": {**spec, "containers": containers}})
+            await until(admin, "web", lambda p: p["status"]["phase"] == "Running")
+            await admin.delete(PODS, "default", "web")
+            await until(admin, "web", lambda p: p["metadata"].get("deletionGracePeriodSeconds") == 0)
+            assert own.statuses < 12
+            await admin.patch(PODS, "default", "web", {"metadata": {"finalizers": None}})
+            with pytest.raises(ApiError):
+                await until(admin, "web", lambda p: False)
+    finally:
+        await old.stop()
+        await store.stop()
