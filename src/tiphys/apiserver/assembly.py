@@ -62,7 +62,7 @@ from tiphys.apiserver.quickget import QuickGets
 from tiphys.apiserver.rbac import RbacAuthorizer
 from tiphys.apiserver.reads import Reads
 from tiphys.apiserver.registry import Registry
-from tiphys.apiserver.requestinfo import RequestInfo
+from tiphys.apiserver.requestinfo import RequestInfo, parse_request_info
 from tiphys.apiserver.resources import Resources, SubresourceHandler
 from tiphys.apiserver.reviews import review_handlers
 from tiphys.apiserver.service_addresses import ServiceAddresses
@@ -77,7 +77,7 @@ from tiphys.apiserver.webhooks.plugins import webhook_plugins
 from tiphys.base.clock import Clock, Randomness
 from tiphys.base.metrics import Metrics
 from tiphys.store.interface import Store, StoreFailed
-from tiphys.wire.message import Handler
+from tiphys.wire.message import Handler, Request
 from tiphys.wire.tls import create_signing_key
 
 if TYPE_CHECKING:
@@ -139,6 +139,10 @@ class Assembled:
     quick: QuickGets | None
     """Answers what needs no waiting, before `handle` is asked; None when every request is to be told."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def sends_on(self, request: Request) -> bool:
+        """Tell whether a request goes on to another server, its body with it."""
+        return self.aggregator.find(request.path) is not None or parse_request_info(request).subresource == "proxy"
 
     async def stop(self) -> None:
         """Stop background tasks and the watch cache; the store is the caller's."""

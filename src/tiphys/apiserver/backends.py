@@ -1,12 +1,9 @@
 """Requests sent on to other servers: kubelets, pods and services behind proxy paths, aggregated API servers.
 
 Decides which headers pass, which connection is taken and in what form the answer goes back. Bodies are not looked at,
-but for the links of HTML pages (linkrewrite.py). After an upgrade bytes go both ways as they come.
+but for the links of HTML pages (linkrewrite.py); those of requests go on as they come when they are large, of any size. After an upgrade bytes go both ways as they come.
 
 Bounds: a client that does not read leaves PENDING_LIMIT_BYTES waiting; at most POOLS_LIMIT backends keep connections.
-
-DIFFERS: a request's body is taken whole, up to the limit of every request, before it goes on; upstream passes it on as
-it comes.
 
 Spec: RFC 9110 section 7.6.1 (hop-by-hop headers); Kubernetes documentation, "Access Services Running on Clusters".
 """
@@ -105,7 +102,8 @@ class Backends:
             if is_upgrade(request):
                 return await self.upgrade(request, target, path, sent)
             pool = self.pool(target)
-            answer = await pool.exchange(request.method, path, sent, request.body or None, timeout_s=timeout_s)
+            body = request.stream or request.body or None
+            answer = await pool.exchange(request.method, path, sent, body, timeout_s=timeout_s)
             return await relay(request, answer, links)
         except (OSError, TimeoutError) as error:
             raise unreachable(target, error) from error

@@ -140,6 +140,10 @@ PARTS: Mapping[str, Combine] = {
 """Subresources that are a part of the object: what each may change."""
 
 
+BODY_LIMIT_BYTES = 3 * 1024 * 1024
+"""Of a body that was to go on to another server and is answered here after all."""
+
+
 class Resources:
     """The ResourceHandler of the pipeline. `subresources` is keyed by (resource.group, subresource); "*" for any
     resource. `virtual` is keyed by (group, plural). `aggregator` knows what other servers answer for."""
@@ -166,6 +170,9 @@ class Resources:
             service = self._aggregator.find(request.path)
             if service is not None:
                 return await self._aggregator.forward(request, user, service)
+        if request.stream is not None and info.subresource != "proxy":
+            # whose APIService went away since its head was read
+            request.body, request.stream = await request.stream.read_all(BODY_LIMIT_BYTES), None
         if request.method not in METHODS and info.subresource != "proxy":
             raise method_not_allowed()
         kind = self._kinds.resource(info.group, info.version, info.resource)

@@ -101,7 +101,7 @@ async def run_apiserver(config: ClusterConfig, pki: Pki, sockets: Sequence[socke
         cleanup.push_async_callback(assembled.stop)
         cleanup.push_async_callback(dialer.close)
         context = server_context(*pki.pair("apiserver"), pki.ca, pki.pair(FRONT_PROXY_CA)[0])
-        server = HttpServer(assembled.handle, quick=assembled.quick, ssl_context=context)
+        server = HttpServer(assembled.handle, quick=assembled.quick, streams=assembled.sends_on, ssl_context=context)
         cleanup.push_async_callback(server.stop, 2.0)
         cleanup.push_async_callback(_become_unready, assembled, config.server.shutdown_delay_s)
         await server.listen([s.dup() for s in sockets])

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httptools
 
 from tiphys.base.errors import ApiError, internal, too_large
+from tiphys.wire.bodystream import BodyStream
 from tiphys.wire.encoding import (
     CONTINUE,
     GZIP_FROM_BYTES,
@@ -111,6 +112,10 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Of the names and values parsed so far."""
         self._head_bytes_read = 0
         """Read from the socket while the head was incomplete."""
+        self._body_stream: BodyStream | None = None
+        """Where the body goes that comes now, when its request does not wait for all of it."""
+        self._answered_stream: BodyStream | None = None
+        """That of the request being answered."""
         self._in_message = False
         self._in_head = False
         self._completed = 0
@@ -136,6 +141,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._parser = None
         self._rest = None
         self._waiting.clear()
+        if self._body_stream is not None:
+            self._body_stream.lose()
         if self._task is not None:
             self._task.cancel()
         if self._stream is not None:
@@ -299,7 +306,10 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._refuse(text_response(501, "501 Not Implemented: the only transfer encoding here is chunked"))
             return
         length = headers.get("content-length")
-        if length is not None and length.isdigit() and int(length) > self._limits.body_bytes:
+        large = length is not None and length.isdigit() and int(length) > self._limits.body_bytes
+        if (large or coding is not None) and self._server.streams is not None and self._streams_body(length):
+            return
+        if large:
             self._refuse_body()
             return
         if length is not None or "transfer-encoding" in headers:
@@ -314,6 +324,10 @@ class HttpConnection(asyncio.BufferedProtocol):
     def on_body(self, data: bytes) -> None:
         if self._broken:
             return
+        if self._body_stream is not None:
+            if self._body_stream.feed(data):
+                self._pause_reading()
+            return
         self._body_bytes += len(data)
         if self._body_bytes > self._limits.body_bytes:
             self._refuse_body()
@@ -323,6 +337,10 @@ class HttpConnection(asyncio.BufferedProtocol):
     def on_message_complete(self) -> None:
         self._in_message = False
         if self._broken:
+            return
+        if self._body_stream is not None:
+            self._body_stream.end()
+            self._body_stream = None
             return
         parser = self._parser
         try:
@@ -340,6 +358,35 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._become(_HEAD)
         # After an offer to upgrade the parser reads no further request, so one that is not taken up ends the connection.
         self._waiting.append((request, parser.should_keep_alive() and not parser.should_upgrade()))
+
+    def _streams_body(self, length: str | None) -> bool:
+        """Hand on the request whose head is complete if its body is to be streamed; tell whether it is."""
+        assert self._server.streams is not None
+        parser = self._parser
+        try:
+            path, query, raw_path = decode_target(self._url)
+        except ValueError:
+            return False  # it is refused when it is complete
+        method = parser.get_method().decode("ascii")
+        request = Request(method, path, query, self._headers, b"", self._peer, raw_path)
+        if "upgrade" in self._headers or not self._server.streams(request):
+            return False
+        self._continue_owed = self._headers.get("expect", "").lower() == "100-continue"
+        size = None if length is None else int(length)
+        request.stream = self._body_stream = BodyStream(size, self._limits.body_timeout_s, self._body_wanted)
+        self._completed += 1
+        self._http_1_0 = False
+        self._waiting.append((request, parser.should_keep_alive()))
+        return True
+
+    def _body_wanted(self) -> None:
+        """Somebody waits for more of a streamed body."""
+        if self._continue_owed:
+            self._continue_owed = False
+            self._transport.write(CONTINUE)
+        if self._reading_paused and self._parser is not None:
+            self._reading_paused = False
+            self._transport.resume_reading()
 
     def _check_header_size(self) -> None:
         if max(self._header_bytes, self._head_bytes_read) > self._limits.header_bytes and not self._broken:
@@ -377,6 +424,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _handle(self, request: Request, keep_alive: bool) -> None:
         self._method = request.method
+        self._answered_stream = cast("BodyStream | None", request.stream)
         self._keep_alive = keep_alive and not self._server.stopping
         self._accepts_gzip = _accepts_gzip(request.headers)
         try:
@@ -506,12 +554,22 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _finished(self) -> None:
         """The answer is written (or the transport holds the rest of it)."""
         self._busy = False
+        if self._answered_stream is not None:
+            self._leave_body(self._answered_stream)
         if not self._keep_alive:
             self._end()
         elif self._in_message:
             self._become(_HEAD if self._in_head else _BODY)
         else:
             self._become(_IDLE)
+
+    def _leave_body(self, stream: BodyStream) -> None:
+        """A request is answered: if not all of its body has come, what still comes is dropped and the connection ends."""
+        self._answered_stream = None
+        if not stream.ended:
+            stream.lose()
+            self._body_stream = None
+            self._keep_alive, self._broken, self._continue_owed = False, True, False
 
     def _end(self) -> None:
         """After the last answer: close, at once when all of the request was read, else after its rest was dropped."""

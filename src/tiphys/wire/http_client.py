@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import httptools
 
+from tiphys.wire.message import IncomingBody
 from tiphys.wire.upgraded import UpgradedConnection
 
 IDLE_LIMIT = 32
@@ -54,6 +55,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.closed = False
         self.raw: UpgradedConnection | None = None
         self.writing_paused = False
+        self._writable: asyncio.Future[None] | None = None
+        """What waits until the server takes more of a body."""
         self._parser: Any = None
         self._begin("GET", None, None)
 
@@ -70,6 +73,15 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._parser = httptools.HttpResponseParser(self)
             self.transport.write(data)
         return head, end
+
+    async def write(self, data: bytes) -> None:
+        """Send more of a request's body; waits while the server is slow. Raises ConnectionError when it is gone."""
+        if self.closed or self.transport.is_closing():
+            raise ConnectionResetError("the server closed the connection")
+        self.transport.write(data)
+        if self.writing_paused:
+            self._writable = asyncio.get_running_loop().create_future()
+            await self._writable
 
     def _begin(self, method: str, head: asyncio.Future[None] | None, end: asyncio.Future[None] | None) -> None:
         self._method = method
@@ -155,6 +167,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
+        self.resume_writing()
         if self.raw is not None:
             self.raw.feed_eof()
         until_close = "content-length" not in self.headers and "transfer-encoding" not in self.headers
@@ -171,6 +184,8 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.writing_paused = False
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
         if self.raw is not None:
             self.raw.resume_writing()
 
@@ -331,14 +346,17 @@ class HttpPool:
         method: str,
         target: str,
         headers: Headers | None = None,
-        body: bytes | None = None,
+        body: bytes | IncomingBody | None = None,
         *,
         timeout_s: float | None = None,
     ) -> StreamedAnswer:
         """Send a request and return its answer when the head is in; its connection goes back when it was read to the
         end and closed. For proxies: as many at once as there are, so watches do not keep others waiting.
 
-        A request that may not be sent twice takes a new connection: an idle one may just be closed by the server."""
+        A request that may not be sent twice takes a new connection: an idle one may just be closed by the server. A body
+        that comes as it is read is sent so; `timeout_s` counts from its end then, or from the last that was sent."""
+        if body is not None and not isinstance(body, bytes):
+            return await self._exchange_stream(self._encode(method, target, headers, body), method, body, timeout_s)
         data = self._encode(method, target, headers, body)
         async with asyncio.timeout(timeout_s):
             while True:
@@ -357,6 +375,35 @@ class HttpPool:
                     connection.transport.abort()
                     raise
                 return StreamedAnswer(connection, self._give_back)
+
+    async def _exchange_stream(
+        self, data: bytes, method: str, body: IncomingBody, timeout_s: float | None
+    ) -> StreamedAnswer:
+        connection = await self._connect()
+        self._streams = {stream for stream in self._streams if not stream.closed}
+        self._streams.add(connection)
+        head, _ = connection.send(method, data)
+        sending = asyncio.create_task(_send_body(connection, body), name="request-body")
+        sending.add_done_callback(_note)
+
+        def release(connection: ClientConnection) -> None:
+            if not sending.done():  # answered before it was all sent
+                sending.cancel()
+                connection.transport.abort()
+            self._give_back(connection)
+
+        try:
+            await asyncio.wait((sending, head), return_when=asyncio.FIRST_COMPLETED)
+            if not head.done():
+                sending.result()
+                async with asyncio.timeout(timeout_s):
+                    await head
+            head.result()
+        except BaseException:
+            sending.cancel()
+            connection.transport.abort()
+            raise
+        return StreamedAnswer(connection, release)
 
     async def open_upgrade(
         self, method: str, target: str, headers: Headers, *, timeout_s: float = 30.0
@@ -443,7 +490,7 @@ class HttpPool:
         else:
             connection.transport.abort()
 
-    def _encode(self, method: str, target: str, headers: Headers | None, body: bytes | None) -> bytes:
+    def _encode(self, method: str, target: str, headers: Headers | None, body: bytes | IncomingBody | None) -> bytes:
         lines = [f"{method} {target} HTTP/1.1\r\n", self._host_line]
         if isinstance(headers, Mapping):
             lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
@@ -451,14 +498,31 @@ class HttpPool:
             lines += [f"{name}: {value}\r\n" for name, value in headers]
             if any(name.lower() == "host" for name, _ in headers):
                 del lines[1]
-        if body is not None or method in ("POST", "PUT", "PATCH"):
+        if body is not None and not isinstance(body, bytes):
+            told = "Transfer-Encoding: chunked" if body.length is None else f"Content-Length: {body.length}"
+            lines.append(f"{told}\r\n")
+        elif body is not None or method in ("POST", "PUT", "PATCH"):
             lines.append(f"Content-Length: {len(body or b'')}\r\n")
         lines.append("\r\n")
         head = "".join(lines)
         if not head.count("\r") == head.count("\n") == len(lines):
             raise ValueError("a line break in a request's target or headers")
         encoded = head.encode("latin-1")
-        return encoded + body if body else encoded
+        return encoded + body if body and isinstance(body, bytes) else encoded
+
+
+def _note(sending: asyncio.Task[None]) -> None:
+    """Read how the sending of a body ended: who is answered before its end does not ask."""
+    if not sending.cancelled():
+        sending.exception()
+
+
+async def _send_body(connection: ClientConnection, body: IncomingBody) -> None:
+    """Send a body as it comes. Raises ConnectionError when either side is gone."""
+    while data := await body.read():
+        await connection.write(data if body.length is not None else b"%x\r\n%b\r\n" % (len(data), data))
+    if body.length is None:
+        await connection.write(b"0\r\n\r\n")
 
 
 def _keep_alive(transport: asyncio.Transport) -> None:

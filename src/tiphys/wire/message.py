@@ -47,8 +47,25 @@ class Headers(dict[str, str]):
         """The handler's; None until it sets it."""
 
 
+class IncomingBody(Protocol):
+    """A body that comes while it is read (bodystream.py)."""
+
+    @property
+    def length(self) -> int | None:
+        """Its bytes; None when it comes in chunks."""
+        ...
+
+    async def read(self) -> bytes:
+        """Return the next bytes, b"" at the end. Raises ConnectionError when the client breaks off."""
+        ...
+
+    async def read_all(self, limit_bytes: int) -> bytes:
+        """Return the whole body. Raises ApiError(413) when it is longer, ConnectionError."""
+        ...
+
+
 class Request(msgspec.Struct, eq=False):
-    """One request with its whole body. Header names are lower case; the path is percent-decoded, without the query.
+    """One request with its whole body, or with a stream of it. Header names are lower case; the path is percent-decoded, without the query.
 
     Values of a header that is there several times are joined with ", ", those of Impersonate-* headers with a newline.
     """
@@ -65,6 +82,8 @@ class Request(msgspec.Struct, eq=False):
     """Monotonic time at which the answer must be ready; 0 for none. Set by the API server."""
     notes: dict[str, str] | None = None
     """Audit annotations; None when nobody records them. Set by the API server, filled by its handlers."""
+    stream: IncomingBody | None = None
+    """The body, when it is large and goes on to another server as it comes; `body` is empty then."""
     _query: dict[str, list[str]] | None = None
 
     @property
@@ -158,5 +177,7 @@ class Upgrade:
 
 Answer = Response | Stream | Upgrade
 Handler = Callable[[Request], Awaitable[Answer]]
+Streams = Callable[[Request], bool]
+"""Tells of a request without its body whether that is to be streamed: whether it only passes through."""
 QuickHandler = Callable[[Request], Response | None]
 """Answers a GET at once, without waiting, or returns None: then the Handler is asked. Never raises but for faults."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from tiphys.base.clock import Clock, SystemClock
 from tiphys.wire.connection import HttpConnection
 from tiphys.wire.encoding import Target, decode_target, encode_chunk
-from tiphys.wire.message import Handler, QuickHandler
+from tiphys.wire.message import Handler, QuickHandler, Streams
 from tiphys.wire.sink import StreamSink
 from tiphys.wire.step import Stepper
 
@@ -72,6 +72,7 @@ class HttpServer:
         handler: Handler,
         *,
         quick: QuickHandler | None = None,
+        streams: Streams | None = None,
         ssl_context: ssl.SSLContext | None = None,
         limits: Limits | None = None,
         clock: Clock | None = None,
@@ -79,6 +80,7 @@ class HttpServer:
         self._clock = clock if clock is not None else SystemClock()
         self.handler = handler
         self.quick = quick
+        self.streams = streams
         self.limits = limits if limits is not None else Limits()
         self.read_view = memoryview(bytearray(READ_BYTES))
         self._ssl_context = ssl_context

@@ -38,6 +38,8 @@ INFORMERS = (
     (f"{ADMISSION}/validatingwebhookconfigurations?", JSON),
     (f"{ADMISSION}/validatingadmissionpolicies?", STREAM),
     (f"{ADMISSION}/validatingadmissionpolicybindings?", JSON),
+    (f"{ADMISSION}/mutatingadmissionpolicies?", JSON),
+    (f"{ADMISSION}/mutatingadmissionpolicybindings?", STREAM),
     ("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas?", STREAM),
     ("/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations?", STREAM),
 )

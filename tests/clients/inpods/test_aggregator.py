@@ -23,6 +23,8 @@ ROOT = f"/apis/{GROUP}/{VERSION}"
 SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 SERVICE_PORT = 7443
+LARGE_BYTES = 5 * 1024 * 1024
+"""More than this server itself would take."""
 READERS = (
     ("", "namespaces"),
     ("admissionregistration.k8s.io", "*"),
@@ -158,7 +160,8 @@ def check_patched_status(api: Api) -> None:
 
 
 def condition(kind: str, message: str) -> Json:
-    return {"type": kind, "status": "True", "reason": "E2E", "message": message}
+    told = {"type": kind, "status": "True", "reason": "E2E", "message": message}
+    return {**told, "lastTransitionTime": None}  # as Go writes a time that nobody set
 
 
 def has(service: Json, kind: str) -> bool:
@@ -180,6 +183,14 @@ def test_who_asks_is_told_and_may_do_what_the_cluster_says(api: Api, registered:
     assert jane.get(f"{path}/{unique}")["metadata"]["name"] == unique
     jane.refused("DELETE", f"{path}/{unique}", code=403)
     jane.close()
+    api.delete(f"{path}/{unique}")
+
+
+def test_large_objects_go_on_as_they_come(api: Api, registered: PodServer, unique: str) -> None:
+    path = f"{ROOT}/namespaces/{registered.namespace}/flunders"
+    body = json.dumps(flunder(unique, annotations={"large": "x" * LARGE_BYTES}))
+    made = api.ask("POST", path, body)
+    assert (made.status, made.json["status"]["bytes"]) == (201, len(body))
     api.delete(f"{path}/{unique}")
 
 

@@ -16,7 +16,7 @@ from tiphys.base.clock import ManualClock, Randomness
 from tiphys.store.memory import MemoryStore
 from tiphys.wire.http_client import HttpPool
 from tiphys.wire.message import Answer, Connection, Peer, Request, Response, Upgrade
-from tiphys.wire.server import HttpServer
+from tiphys.wire.server import HttpServer, Limits
 
 ADMIN = Peer("127.0.0.1", "admin", ("system:masters",))
 
@@ -110,7 +110,8 @@ async def front() -> AsyncIterator[Front]:
         request.peer = Peer("127.0.0.1", name) if name else ADMIN
         return await assembled.handle(request)
 
-    server, backend = HttpServer(handle), HttpServer(echo)
+    server = HttpServer(handle, streams=assembled.sends_on)
+    backend = HttpServer(echo, limits=Limits(body_bytes=64 * 1024 * 1024))
     address = own_address()
     pool = HttpPool("127.0.0.1", await server.start("127.0.0.1", 0))
     made = Front(pool, address, await backend.start(address, 0))

@@ -48,6 +48,17 @@ async def test_every_method_reaches_the_backend(server: Front, method: str) -> N
         assert told["body"] == ("" if body is None else "some body")
 
 
+async def test_a_large_body_goes_on_as_it_comes(server: Front) -> None:
+    await server.pod("web", ports=(server.backend_port,))
+    await serve(server, "web", {"port": 80})
+    body = b"x" * (4 * 1024 * 1024)
+    for path in (f"{PODS}/web/proxy", f"{SERVICES}/web:80/proxy"):
+        status, _, told = await server.ask("POST", f"{path}/upload", body)
+        assert (status, len(told["body"])) == (200, len(body))
+    status, _, told = await server.ask("POST", PODS, body)
+    assert (status, told["reason"]) == (413, "RequestEntityTooLarge"), "what is for this server keeps its limit"
+
+
 async def test_headers_that_pass_and_that_do_not(server: Front) -> None:
     await server.pod("web", ports=(server.backend_port,))
     _, _, told = await server.ask(
