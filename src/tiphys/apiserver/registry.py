@@ -607,8 +607,8 @@ class Registry:
         )
 
     def _track(self, stored: Kind, old: JsonObject, new: JsonObject, context: WriteContext, now: str) -> None:
-        if context.operation == "Apply":
-            return  # the apply itself wrote managedFields
+        if context.operation == "Apply" or context.subresource == "binding":
+            return  # the apply itself wrote managedFields; what a binding sets belongs to nobody
         resets_status = not context.subresource and stored.subresource("status") is not None
         track_update(
             old or None,
