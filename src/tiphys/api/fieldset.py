@@ -2,12 +2,14 @@
 
 A set is a tree of dicts: a step (`f:<field>`, `k:<keys>`, `v:<value>`, `i:<index>`) leads to the set below it, the
 step "." says that the place itself is a member, and an empty tree says the same when nothing is below. At the top, an
-empty tree is the empty set. Steps come in no particular order. So encoding and decoding cost nothing, and sets of old entries are used as they came.
+empty tree is the empty set. So encoding and decoding cost nothing, and sets of old entries are used as they came.
 Functions here never change their arguments, and results may share parts with them; `None` is the empty set.
 
 Three walks over objects, guided by the nodes of a schema: what a write changed (`compare`), which fields an applied
 configuration names (`fields_of`), and steps for the items of lists (`item_step`).
 
+DIFFERS: only the steps of what an applied configuration names stand in order, which clients compare as text. Sets of
+other writes are in the order of the object, since sorting them would cost every write.
 Spec: FieldsV1 in the API reference; Kubernetes documentation, "Server-Side Apply", for list and map types.
 """
 
@@ -292,11 +294,46 @@ def compare(
 
 
 def fields_of(obj: Mapping[str, Any], root: Node, ignore: tuple[str, ...] = ()) -> Tree:
-    """Return the set of fields that an applied configuration names: leaves, list items and map entries."""
+    """Return the set of fields that an applied configuration names: leaves, list items and map entries, in order."""
     part = _owned_part(obj, ignore)
     if not part["metadata"]:
         del part["metadata"]
-    return _named(part, root)
+    return ordered(_named(part, root))
+
+
+def ordered(tree: Tree) -> Tree:
+    """Return a set whose steps stand in the order in which the API shows them: the place itself, fields, keys, values."""
+    if len(tree) < 2:
+        return {step: ordered(inner) for step, inner in tree.items()}
+    return {step: ordered(tree[step]) for step in sorted(tree, key=_rank)}
+
+
+def _rank(step: str) -> tuple[int, Any]:
+    kind, text = step[0], step[2:]
+    match kind:
+        case "f":
+            return 1, text
+        case "k":
+            return 2, [(name, _value_rank(value)) for name, value in sorted(orjson.loads(text).items())]
+        case "v":
+            return 3, _value_rank(orjson.loads(text))
+        case "i":
+            return 4, int(text)
+        case _:
+            return 0, ""
+
+
+def _value_rank(value: Any) -> tuple[int, Any]:
+    """Numbers come first, in their order, then strings, booleans, and what has no order here by its text."""
+    match value:
+        case bool():
+            return 2, value
+        case int() | float():
+            return 0, value
+        case str():
+            return 1, value
+        case _:
+            return 3, orjson.dumps(value)
 
 
 def _named(value: Any, node: Node) -> Tree:

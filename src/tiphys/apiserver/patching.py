@@ -25,7 +25,7 @@ from tiphys.apiserver.body import (
     go_type,
     media_type,
     parse_cbor,
-    parse_json,
+    parse_patch,
     parse_yaml,
     repeated_patch_fields,
     yaml_errors,
@@ -42,6 +42,8 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 APPLY_CBOR = "application/apply-patch+cbor"
 _OPERATION_FIELDS = ("op", "path", "from", "value")
+_RESET = {"": ("status",), "status": ("spec",)}
+"""What a write at the object and at its status leaves as it was: nobody owns it by naming it there."""
 _PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 
 
@@ -57,11 +59,11 @@ def make_patch(request: Request, kind: Kind, context: WriteContext) -> Make:
         cause = Cause("FieldValueForbidden", "force", "Forbidden: may not be specified for non-apply patch")
         raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
     if patch_type == JSON_PATCH:
-        operations = _parsed(request, list, "array", "[]handlers.jsonPatchOp", context)
+        operations = _parsed(request, list, "[]handlers.jsonPatchOp", context)
         return _checked(
             lambda obj: apply_json_patch(obj, operations), kind, context, _faults(request, operations, context)
         )
-    patch = _parsed(request, dict, "object", "map[string]interface {}", context)
+    patch = _parsed(request, dict, "map[string]interface {}", context)
     faults = _faults(request, patch, context)
     if patch_type == MERGE_PATCH:
         return _checked(lambda obj: apply_merge_patch(obj, patch), kind, context, faults)
@@ -101,6 +103,7 @@ def make_apply(
             api_version=kind.api_version,
             now=format_time(clock.now_s()),
             schema=kind.schema,
+            ignore=_RESET.get(context.subresource, ()) if kind.subresource("status") is not None else (),
         )
         return merged
 
@@ -138,16 +141,16 @@ def _untyped(applied: JsonObject, kind: Kind, kind_name: str, why: str) -> ApiEr
     return ApiError(500, "", told)
 
 
-def _parsed(request: Request, wanted: type, name: str, go_name: str, context: WriteContext) -> Any:
+def _parsed(request: Request, wanted: type, go_name: str, context: WriteContext) -> Any:
     """Return the value of a patch, which must be of a type. Raises ApiError(400)."""
-    patch = parse_json(request.body)
-    if isinstance(patch, wanted):
-        return patch
     patch_type = media_type(request)
+    before = "" if patch_type == STRATEGIC_PATCH else "error decoding patch: "
     if context.field_validation == "Ignore" and patch_type == JSON_PATCH:
-        raise bad_request(f"json: cannot unmarshal {go_type(patch)} into Go value of type jsonpatch.Patch")
-    begin = "" if patch_type == STRATEGIC_PATCH else "error decoding patch: "
-    raise bad_request(f"{begin}json: cannot unmarshal {go_type(patch)} into Go value of type {go_name}")
+        before, go_name = "", "jsonpatch.Patch"
+    patch = parse_patch(request.body, before)
+    if not isinstance(patch, wanted):
+        raise bad_request(f"{before}json: cannot unmarshal {go_type(patch)} into Go value of type {go_name}")
+    return patch
 
 
 def _faults(request: Request, patch: Any, context: WriteContext) -> list[str]:

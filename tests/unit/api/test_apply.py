@@ -380,6 +380,20 @@ def test_custom_resources_follow_their_schema() -> None:
     assert created["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["."] == {}
 
 
+def test_what_an_applier_owns_stands_in_order() -> None:
+    ports = [{"port": number, "protocol": protocol} for number in (443, 80, 8080) for protocol in ("UDP", "TCP")]
+    spec = {"set": ["b", "a"], "ports": ports, "plain": ["x"], "free": {"b": 1, "a": 2}}
+    config = {"kind": "X", "apiVersion": "x/v1", "spec": spec, "metadata": {"name": "a"}}
+    fields = entries(apply(None, config, "one", False, CUSTOM, "x/v1", T0))[0]["fieldsV1"]["f:spec"]
+    assert [*fields] == ["f:free", "f:plain", "f:ports", "f:set"]
+    assert [*fields["f:free"]] == ["f:a", "f:b"]
+    assert [*fields["f:set"]] == ['v:"a"', 'v:"b"']
+    assert [*fields["f:ports"]] == [
+        f'k:{{"port":{number},"protocol":"{protocol}"}}' for number in (80, 443, 8080) for protocol in ("TCP", "UDP")
+    ]
+    assert all([*port] == [".", "f:port", "f:protocol"] for port in fields["f:ports"].values())
+
+
 DATA = st.dictionaries(st.sampled_from("abcd"), st.sampled_from("123"), max_size=4)
 
 
