@@ -1,7 +1,8 @@
 """Requests sent on to other servers: kubelets, pods and services behind proxy paths, aggregated API servers.
 
 Decides which headers pass, which connection is taken and in what form the answer goes back. Bodies are not looked at,
-but for the links of HTML pages (linkrewrite.py); those of requests go on as they come when they are large, of any size. After an upgrade bytes go both ways as they come.
+but for the links of HTML pages (linkrewrite.py); those of requests go on as they come when they are large, of any size.
+After an upgrade bytes go both ways as they come.
 
 Bounds: a client that does not read leaves PENDING_LIMIT_BYTES waiting; at most POOLS_LIMIT backends keep connections.
 

@@ -1,6 +1,6 @@
 """Bodies of requests that go on to another server as they come, however long they are.
 
-`BodyStream` is filled by the connection that the request came on and read by who sends it on. Bounds: BUFFER_BYTES wait
+`BodyStream` is filled by the connection that the request came on and read by who sends it on (`begin_sending`). Bounds: BUFFER_BYTES wait
 to be read, then the client is not read either; a client that sends nothing for `timeout_s` while it is waited for has
 broken off.
 
@@ -10,9 +10,10 @@ Spec: RFC 9110 section 10.1.1 (a client that expects it is told to continue when
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from tiphys.base.errors import too_large
+from tiphys.wire.message import IncomingBody
 
 BUFFER_BYTES = 256 * 1024
 
@@ -85,3 +86,24 @@ class BodyStream:
     def _awaken(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+
+
+def begin_sending(body: IncomingBody, write: Callable[[bytes], Awaitable[None]]) -> asyncio.Task[None]:
+    """Send a body as it comes, in chunks if nobody knows its length; the task fails with ConnectionError when either side
+    is gone. Who has an answer before it has ended cancels it."""
+    sending = asyncio.create_task(_send(body, write), name="request-body")
+    sending.add_done_callback(_note)
+    return sending
+
+
+async def _send(body: IncomingBody, write: Callable[[bytes], Awaitable[None]]) -> None:
+    while data := await body.read():
+        await write(data if body.length is not None else b"%x\r\n%b\r\n" % (len(data), data))
+    if body.length is None:
+        await write(b"0\r\n\r\n")
+
+
+def _note(sending: asyncio.Task[None]) -> None:
+    """Read how it ended: who was answered before the end does not ask."""
+    if not sending.cancelled():
+        sending.exception()

@@ -1,4 +1,4 @@
-"""Bytes of HTTP/1.1 answers: heads, chunks, compression. Pure functions over records of message.py.
+"""Bytes of HTTP/1.1 answers and requests: heads, chunks, compression. Pure functions over records of message.py.
 
 Invariant: no value of a header can end its line, so a handler cannot split an answer.
 
@@ -8,13 +8,13 @@ Spec: RFC 9110 (semantics), RFC 9112 section 6 (body length) and 7.1 (chunks).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import unquote_to_bytes
 
 import orjson
 
 from tiphys.base.errors import ApiError
-from tiphys.wire.message import Response
+from tiphys.wire.message import IncomingBody, Response
 
 LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -34,6 +34,10 @@ _PHRASES = {
 _heads: dict[tuple[int, str], bytes] = {}
 """Beginnings of heads by status and content type; bounded because both come from this program's own tables."""
 _HEADS_LIMIT = 512
+
+
+RequestHeaders = Mapping[str, str] | Sequence[tuple[str, str]]
+"""Headers to send; in pairs a name may come more than once, and a `Host` among them takes the place of the address."""
 
 
 class FixedHeaders(tuple[tuple[str, str], ...]):
@@ -138,3 +142,27 @@ def _path_of_absolute(target: bytes) -> bytes:
 
 def _one_line(value: str) -> str:
     return value if value.isprintable() else "".join(c if c.isprintable() else " " for c in value)
+
+
+def encode_request(
+    method: str, target: str, host_line: str, headers: RequestHeaders | None, body: bytes | IncomingBody | None
+) -> bytes:
+    """Return a request, without its body if that comes as it is read. Raises ValueError for a line break in it."""
+    lines = [f"{method} {target} HTTP/1.1\r\n", host_line]
+    if isinstance(headers, Mapping):
+        lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
+    elif headers:
+        lines += [f"{name}: {value}\r\n" for name, value in headers]
+        if any(name.lower() == "host" for name, _ in headers):
+            del lines[1]
+    if body is not None and not isinstance(body, bytes):
+        told = "Transfer-Encoding: chunked" if body.length is None else f"Content-Length: {body.length}"
+        lines.append(f"{told}\r\n")
+    elif body is not None or method in ("POST", "PUT", "PATCH"):
+        lines.append(f"Content-Length: {len(body or b'')}\r\n")
+    lines.append("\r\n")
+    head = "".join(lines)
+    if not head.count("\r") == head.count("\n") == len(lines):
+        raise ValueError("a line break in a request's target or headers")
+    encoded = head.encode("latin-1")
+    return encoded + body if isinstance(body, bytes) and body else encoded

@@ -20,6 +20,9 @@ from typing import Any, cast
 
 import httptools
 
+from tiphys.wire.bodystream import begin_sending
+from tiphys.wire.encoding import RequestHeaders as Headers
+from tiphys.wire.encoding import encode_request
 from tiphys.wire.message import IncomingBody
 from tiphys.wire.upgraded import UpgradedConnection
 
@@ -28,8 +31,6 @@ BUFFER_BYTES = 256 * 1024
 READ_BYTES = 64 * 1024
 CONNECT_TIMEOUT_S = 10.0
 _REPEATABLE = frozenset({"GET", "HEAD"})
-Headers = Mapping[str, str] | Sequence[tuple[str, str]]
-"""Headers to send; in pairs a name may come more than once, and a `Host` among them takes the place of the address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +318,7 @@ class HttpPool:
         and HEAD always are. Raises AnswerTooLarge for a body of more than `limit_bytes`, when they are given.
         """
         repeatable = repeatable or method in _REPEATABLE
-        data = self._encode(method, target, headers, body)
+        data = encode_request(method, target, self._host_line, headers, body)
         async with asyncio.timeout(timeout_s), self._slots:
             while True:
                 connection, reused = await self._take()
@@ -356,13 +357,14 @@ class HttpPool:
         A request that may not be sent twice takes a new connection: an idle one may just be closed by the server. A body
         that comes as it is read is sent so; `timeout_s` counts from its end then, or from the last that was sent."""
         if body is not None and not isinstance(body, bytes):
-            return await self._exchange_stream(self._encode(method, target, headers, body), method, body, timeout_s)
-        data = self._encode(method, target, headers, body)
+            return await self._exchange_stream(
+                encode_request(method, target, self._host_line, headers, body), method, body, timeout_s
+            )
+        data = encode_request(method, target, self._host_line, headers, body)
         async with asyncio.timeout(timeout_s):
             while True:
                 connection, reused = await self._take() if method in _REPEATABLE else (await self._connect(), False)
-                self._streams = {stream for stream in self._streams if not stream.closed}
-                self._streams.add(connection)
+                self._track(connection)
                 try:
                     head, _ = connection.send(method, data)
                     await head
@@ -380,11 +382,9 @@ class HttpPool:
         self, data: bytes, method: str, body: IncomingBody, timeout_s: float | None
     ) -> StreamedAnswer:
         connection = await self._connect()
-        self._streams = {stream for stream in self._streams if not stream.closed}
-        self._streams.add(connection)
+        self._track(connection)
         head, _ = connection.send(method, data)
-        sending = asyncio.create_task(_send_body(connection, body), name="request-body")
-        sending.add_done_callback(_note)
+        sending = begin_sending(body, connection.write)
 
         def release(connection: ClientConnection) -> None:
             if not sending.done():  # answered before it was all sent
@@ -443,11 +443,10 @@ class HttpPool:
         await asyncio.sleep(0)
 
     async def _open(self, method: str, target: str, headers: Headers | None, timeout_s: float) -> ClientConnection:
-        data = self._encode(method, target, headers, None)
+        data = encode_request(method, target, self._host_line, headers, None)
         async with asyncio.timeout(timeout_s):
             connection = await self._connect()
-            self._streams = {stream for stream in self._streams if not stream.closed}
-            self._streams.add(connection)
+            self._track(connection)
             try:
                 head, _ = connection.send(method, data)
                 await head
@@ -455,6 +454,9 @@ class HttpPool:
                 connection.transport.abort()
                 raise
             return connection
+
+    def _track(self, connection: ClientConnection) -> None:
+        self._streams = {stream for stream in self._streams if not stream.closed} | {connection}
 
     async def _take(self) -> tuple[ClientConnection, bool]:
         while self._idle:
@@ -489,40 +491,6 @@ class HttpPool:
             self._idle.append(connection)
         else:
             connection.transport.abort()
-
-    def _encode(self, method: str, target: str, headers: Headers | None, body: bytes | IncomingBody | None) -> bytes:
-        lines = [f"{method} {target} HTTP/1.1\r\n", self._host_line]
-        if isinstance(headers, Mapping):
-            lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
-        elif headers:
-            lines += [f"{name}: {value}\r\n" for name, value in headers]
-            if any(name.lower() == "host" for name, _ in headers):
-                del lines[1]
-        if body is not None and not isinstance(body, bytes):
-            told = "Transfer-Encoding: chunked" if body.length is None else f"Content-Length: {body.length}"
-            lines.append(f"{told}\r\n")
-        elif body is not None or method in ("POST", "PUT", "PATCH"):
-            lines.append(f"Content-Length: {len(body or b'')}\r\n")
-        lines.append("\r\n")
-        head = "".join(lines)
-        if not head.count("\r") == head.count("\n") == len(lines):
-            raise ValueError("a line break in a request's target or headers")
-        encoded = head.encode("latin-1")
-        return encoded + body if body and isinstance(body, bytes) else encoded
-
-
-def _note(sending: asyncio.Task[None]) -> None:
-    """Read how the sending of a body ended: who is answered before its end does not ask."""
-    if not sending.cancelled():
-        sending.exception()
-
-
-async def _send_body(connection: ClientConnection, body: IncomingBody) -> None:
-    """Send a body as it comes. Raises ConnectionError when either side is gone."""
-    while data := await body.read():
-        await connection.write(data if body.length is not None else b"%x\r\n%b\r\n" % (len(data), data))
-    if body.length is None:
-        await connection.write(b"0\r\n\r\n")
 
 
 def _keep_alive(transport: asyncio.Transport) -> None:

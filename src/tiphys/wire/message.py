@@ -65,7 +65,8 @@ class IncomingBody(Protocol):
 
 
 class Request(msgspec.Struct, eq=False):
-    """One request with its whole body, or with a stream of it. Header names are lower case; the path is percent-decoded, without the query.
+    """One request with its whole body, or with a stream of it. Header names are lower case; the path is percent-decoded,
+    without the query.
 
     Values of a header that is there several times are joined with ", ", those of Impersonate-* headers with a newline.
     """
