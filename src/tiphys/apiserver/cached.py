@@ -17,6 +17,7 @@ import msgspec
 import orjson
 
 from tiphys.api.kind import CustomConversion, JsonObject, Kind
+from tiphys.base.memory import trimmed
 
 _METADATA = b'"metadata":{'
 _CLOSE = ord("}")
@@ -79,7 +80,7 @@ class CachedObject(msgspec.Struct, eq=False, gc=False):
         """Keep the object's value in the version of a kind."""
         if self.renditions is None:
             self.renditions = {}
-        self.renditions[kind.api_version] = (kind, value)
+        self.renditions[kind.api_version] = (kind, trimmed(value))
 
     @property
     def body(self) -> bytes:

@@ -56,6 +56,7 @@ from tiphys.base.errors import (
     service_unavailable,
     too_large,
 )
+from tiphys.base.memory import trimmed
 from tiphys.store.interface import ABSENT, Entry, ExpectationFailed, Operation, Store, StoreFailed
 
 GENERATED_NAME_TRIES = 8
@@ -143,7 +144,7 @@ def encode_stored(obj: JsonObject) -> bytes:
     for key, value in obj.items():
         if key not in ordered:
             ordered[key] = value
-    return orjson.dumps(ordered)
+    return trimmed(orjson.dumps(ordered))
 
 
 def take_status(new: JsonObject, old: JsonObject) -> JsonObject:

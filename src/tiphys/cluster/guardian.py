@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tiphys.base.errors import TiphysError
+from tiphys.base.memory import limit_blocks
 from tiphys.cluster.pidfiles import GUARDIAN, AlreadyRunning, stop_process, take_lock, write_pid
 
 log = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ class _Guardian:
         os.write(report, str(os.getpid()).encode())
         os.close(report)
         _name_process(self._libc, GUARDIAN)
+        limit_blocks()
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         for running in self._running:
             self._start(running)

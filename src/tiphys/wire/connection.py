@@ -49,7 +49,7 @@ _ONCE = frozenset(("host", "content-length", "transfer-encoding"))
 """Headers that two servers on the way may read differently when they are there twice: such requests are refused."""
 _WITH_BODY = frozenset((200, 201))
 """Most answers: they have a body, and nothing about them is special."""
-_PIECE_BYTES = 256 * 1024
+_PIECE_BYTES = 192 * 1024
 """Parts of a body are joined up to this size: fewer TLS records, no second copy of a huge list."""
 _PIECES_A_TURN = 8
 """Pieces of a large body that are encrypted in one turn of the loop: about 4 ms."""
