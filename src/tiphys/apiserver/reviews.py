@@ -58,7 +58,7 @@ def review_handlers(
     async def self_subject(call: Call) -> Answer:
         review = await _review(call)
         review["metadata"] = {"creationTimestamp": call.registry.now()}
-        return _answer(call, review, {"userInfo": user_info(call.user)})
+        return _answer(call, review, {"userInfo": call.user.info()})
 
     async def token_review(call: Call) -> Answer:
         review = await _review(call, _require_token)
@@ -68,7 +68,7 @@ def review_handlers(
             user, matched = authenticator.check_token(spec["token"], wanted)
         except BadToken as error:
             return _answer(call, review, {"user": {}, "error": str(error)})
-        return _answer(call, review, {"authenticated": True, "user": user_info(user), "audiences": list(matched)})
+        return _answer(call, review, {"authenticated": True, "user": user.info(), "audiences": list(matched)})
 
     return {
         ("authorization.k8s.io", "subjectaccessreviews"): subject_access,
@@ -78,18 +78,6 @@ def review_handlers(
         ("authentication.k8s.io", "selfsubjectreviews"): self_subject,
         ("authentication.k8s.io", "tokenreviews"): token_review,
     }
-
-
-def user_info(user: User) -> JsonObject:
-    """Return a user as the API shows it."""
-    info: JsonObject = {"username": user.name}
-    if user.uid:
-        info["uid"] = user.uid
-    if user.groups:
-        info["groups"] = list(user.groups)
-    if user.extra:
-        info["extra"] = {key: list(values) for key, values in user.extra.items()}
-    return info
 
 
 def _require_token(review: JsonObject) -> None:

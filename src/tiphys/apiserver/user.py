@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 ANONYMOUS = "system:anonymous"
 AUTHENTICATED = "system:authenticated"
@@ -26,6 +27,17 @@ class User:
     groups: tuple[str, ...] = ()
     uid: str = ""
     extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def info(self) -> dict[str, Any]:
+        """Return the user as UserInfo of authentication.k8s.io: so reviews, expressions, webhooks and audit show it."""
+        told: dict[str, Any] = {"username": self.name} if self.name else {}
+        if self.uid:
+            told["uid"] = self.uid
+        if self.groups:
+            told["groups"] = list(self.groups)
+        if self.extra:
+            told["extra"] = {key: list(values) for key, values in self.extra.items()}
+        return told
 
 
 def service_account_user(namespace: str, name: str, uid: str, extra: Mapping[str, tuple[str, ...]]) -> User:

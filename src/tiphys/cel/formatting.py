@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from tiphys.base.gotext import GO_ESCAPES, go_quote
 from tiphys.cel import times
 from tiphys.cel.conversions import format_double, text_of_bytes
 from tiphys.cel.equality import runtime_name
@@ -25,17 +26,6 @@ PRECISION_MAXIMUM: Final = 1000
 _CLAUSE: Final = re.compile(r"%(?:(%)|(\.[0-9]*)?(.?))", re.DOTALL)
 _SUPERSCRIPT: Final = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 _NAMED_NUMBERS: Final = ("NaN", "Infinity", "-Infinity")
-_GO_ESCAPES: Final = {
-    "\a": "\\a",
-    "\b": "\\b",
-    "\f": "\\f",
-    "\n": "\\n",
-    "\r": "\\r",
-    "\t": "\\t",
-    "\v": "\\v",
-    "\\": "\\\\",
-    '"': '\\"',
-}
 _WANTED: Final = {
     "s": "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, "
     "and timestamps",
@@ -170,15 +160,15 @@ def _simple(value: Value) -> str | None:
 def _inner(value: Value) -> str:
     """Return a value inside of a list or a map: as an expression would say it."""
     if isinstance(value, str):
-        return go_quoted(value)
+        return go_quote(value)
     if isinstance(value, bytes):
-        return "b" + go_quoted(text_of_bytes(value))
+        return "b" + go_quote(text_of_bytes(value))
     if isinstance(value, Timestamp):
-        return f"timestamp({go_quoted(times.format_timestamp(value))})"
+        return f"timestamp({go_quote(times.format_timestamp(value))})"
     if isinstance(value, Duration):
-        return f"duration({go_quoted(times.format_duration(value))})"
+        return f"duration({go_quote(times.format_duration(value))})"
     if isinstance(value, float):
-        return f"{value:.6f}" if math.isfinite(value) else go_quoted(format_double(value))
+        return f"{value:.6f}" if math.isfinite(value) else go_quote(format_double(value))
     found = _string(value, 0)
     if found is None:
         raise EvaluationError(f"error during formatting: no formatting function for {runtime_name(value)}")
@@ -248,25 +238,9 @@ def _upper_hex(value: Value, precision: int) -> str | None:
     return None if found is None else found.upper()
 
 
-def go_quoted(text: str) -> str:
-    """Return a text in double quotes, with everything escaped that does not print, as Go's `%q` does."""
-    return f'"{"".join([_escaped(character) for character in text])}"'
-
-
-def _escaped(character: str) -> str:
-    if character in _GO_ESCAPES:
-        return _GO_ESCAPES[character]
-    if character.isprintable():
-        return character
-    code = ord(character)
-    if code < 0x20 or code == 0x7F:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
-
-
 def quoted(text: str) -> str:
     """Return a text in double quotes, with its quotes, backslashes and control characters that have a letter escaped."""
-    return f'"{"".join([_GO_ESCAPES.get(character, character) for character in text])}"'
+    return f'"{"".join([GO_ESCAPES.get(character, character) for character in text])}"'
 
 
 _FORMATTERS: Final[dict[str, Callable[[Value, int], str | None]]] = {

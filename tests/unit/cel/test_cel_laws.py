@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiphys.cel import formatting, lexer, times, types
+from tiphys.base.gotext import go_quote
+from tiphys.cel import lexer, times, types
 from tiphys.cel.conversions import double_of_text, format_double, int_of_text, text_of_int
 from tiphys.cel.environment import Environment
 from tiphys.cel.equality import equals, frozen
@@ -135,7 +136,7 @@ def test_timestamps_read_back(nanoseconds: int) -> None:
 
 @given(TEXTS)
 def test_quoted_texts_are_literals(text: str) -> None:
-    assert lexer.string_value(formatting.go_quoted(text)) == text
+    assert lexer.string_value(go_quote(text)) == text
 
 
 @given(st.binary(max_size=20))

@@ -91,10 +91,10 @@ class Record:
             "stage": stage,
             "requestURI": f"{path}?{request.raw_query}" if request.raw_query else path,
             "verb": info.verb,
-            "user": _user(self._user),
+            "user": self._user.info(),
         }
         if acting is not None:
-            event["impersonatedUser"] = _user(acting)
+            event["impersonatedUser"] = acting.info()
         event["sourceIPs"] = _sources(request)
         event["userAgent"] = request.headers.get("user-agent", "")
         answer = _decoded(body)
@@ -206,17 +206,6 @@ class Recorder:
     def stop(self) -> None:
         """Write what waits."""
         self.log.stop()
-
-
-def _user(user: User) -> dict[str, Any]:
-    told: dict[str, Any] = {"username": user.name} if user.name else {}
-    if user.uid:
-        told["uid"] = user.uid
-    if user.groups:
-        told["groups"] = list(user.groups)
-    if user.extra:
-        told["extra"] = {key: list(values) for key, values in user.extra.items()}
-    return told
 
 
 def _sources(request: Request) -> list[str]:

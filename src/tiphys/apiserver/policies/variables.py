@@ -70,7 +70,7 @@ def request_value(attributes: Attributes, matched: Kind, *, mutating: bool = Fal
         "requestKind": _kind(requested) if body is None else body._asdict(),
         "requestResource": _resource(requested),
         "operation": attributes.operation,
-        "userInfo": user_value(attributes.user),
+        "userInfo": attributes.user.info(),
         "dryRun": attributes.dry_run,
         "options": attributes.options or None,
     }
@@ -90,18 +90,6 @@ def _kind(kind: Kind) -> JsonObject:
 
 def _resource(kind: Kind) -> JsonObject:
     return {"group": kind.group, "version": kind.version, "resource": kind.plural}
-
-
-def user_value(user: User) -> JsonObject:
-    """Return a user as UserInfo of authentication.k8s.io."""
-    told: JsonObject = {"username": user.name}
-    if user.uid:
-        told["uid"] = user.uid
-    if user.groups:
-        told["groups"] = list(user.groups)
-    if user.extra:
-        told["extra"] = {key: list(values) for key, values in user.extra.items()}
-    return told
 
 
 def namespace_value(attributes: Attributes, namespaces: ResourceCache) -> JsonObject | None:
