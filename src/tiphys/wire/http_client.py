@@ -21,8 +21,7 @@ from typing import Any, cast
 import httptools
 
 from tiphys.wire.bodystream import begin_sending
-from tiphys.wire.encoding import RequestHeaders as Headers
-from tiphys.wire.encoding import encode_request
+from tiphys.wire.encoding import RequestHeaders, encode_request
 from tiphys.wire.message import IncomingBody
 from tiphys.wire.upgraded import UpgradedConnection
 
@@ -296,8 +295,7 @@ class HttpPool:
         self._idle: list[ClientConnection] = []
         self._streams: set[ClientConnection] = set()
         self._slots = asyncio.Semaphore(connections)
-        host_text = f"[{host}]" if ":" in host else host
-        self._host_line = f"Host: {host_text}:{port}\r\n"
+        self._host_line = f"Host: {f'[{host}]' if ':' in host else host}:{port}\r\n"
         self._closed = False
         self._read_view = memoryview(bytearray(READ_BYTES))
 
@@ -305,7 +303,7 @@ class HttpPool:
         self,
         method: str,
         target: str,
-        headers: Headers | None = None,
+        headers: RequestHeaders | None = None,
         body: bytes | None = None,
         *,
         timeout_s: float = 30.0,
@@ -336,7 +334,7 @@ class HttpPool:
                 return WholeAnswer(connection.status, connection.headers, b"".join(connection.body))
 
     async def stream(
-        self, method: str, target: str, headers: Headers | None = None, *, timeout_s: float = 30.0
+        self, method: str, target: str, headers: RequestHeaders | None = None, *, timeout_s: float = 30.0
     ) -> StreamedAnswer:
         """Send a request without body and return its answer when the head is in (within `timeout_s`)."""
         connection = await self._open(method, target, headers, timeout_s)
@@ -346,7 +344,7 @@ class HttpPool:
         self,
         method: str,
         target: str,
-        headers: Headers | None = None,
+        headers: RequestHeaders | None = None,
         body: bytes | IncomingBody | None = None,
         *,
         timeout_s: float | None = None,
@@ -406,7 +404,7 @@ class HttpPool:
         return StreamedAnswer(connection, release)
 
     async def open_upgrade(
-        self, method: str, target: str, headers: Headers, *, timeout_s: float = 30.0
+        self, method: str, target: str, headers: RequestHeaders, *, timeout_s: float = 30.0
     ) -> tuple[int, Mapping[str, str], UpgradedConnection | bytes]:
         """Ask for another protocol (`headers` hold Connection and Upgrade).
 
@@ -442,7 +440,9 @@ class HttpPool:
         self._idle.clear()
         await asyncio.sleep(0)
 
-    async def _open(self, method: str, target: str, headers: Headers | None, timeout_s: float) -> ClientConnection:
+    async def _open(
+        self, method: str, target: str, headers: RequestHeaders | None, timeout_s: float
+    ) -> ClientConnection:
         data = encode_request(method, target, self._host_line, headers, None)
         async with asyncio.timeout(timeout_s):
             connection = await self._connect()
