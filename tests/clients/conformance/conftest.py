@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from custom_kinds import CustomKind
 from direct_api import Access, Api
 from live_cluster import LiveCluster
+from protobuf_api import ProtobufApi
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +29,14 @@ def access(cluster: LiveCluster) -> Access:
 def api(access: Access) -> Iterator[Api]:
     """The live cluster as its administrator sees it."""
     made = Api(access)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def typed_api(access: Access) -> Iterator[Api]:
+    """The same, in protobuf where there is a message."""
+    made = ProtobufApi(access)
     yield made
     made.close()
 

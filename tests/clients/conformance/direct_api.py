@@ -202,10 +202,12 @@ class Api:
 
     def watch(self, path: str, **query: Any) -> Watch:
         """Begin a watch on a connection of its own."""
-        connection = self.access.connect()
-        connection.request("GET", f"{path}?{urlencode({'watch': 'true', **query})}", headers=self.headers)
+        return self._begin_watch(self.access.connect(), f"{path}?{urlencode({'watch': 'true', **query})}")
+
+    def _begin_watch(self, connection: http.client.HTTPSConnection, target: str) -> Watch:
+        connection.request("GET", target, headers=self.headers)
         response = connection.getresponse()
-        assert response.status == 200, f"watch {path}: {response.status} {response.read().decode()}"
+        assert response.status == 200, f"watch {target}: {response.status} {response.read().decode()}"
         return Watch(connection, response)
 
     def wait(self, path: str, holds: Callable[[Json], Any]) -> Json:

@@ -274,7 +274,8 @@ def _signing_request() -> str:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.resource}-{case.version}")
-def test_every_verb(api: Api, unique: str, request: pytest.FixtureRequest, case: Case) -> None:
+def test_every_verb(typed_api: Api, unique: str, request: pytest.FixtureRequest, case: Case) -> None:
+    api = typed_api
     _check_discovery(api, case)
     within = f"/namespaces/{request.getfixturevalue('namespace')}" if case.namespaced else ""
     path = (f"/apis/{case.group}" if case.group else "/api") + f"/{case.version}{within}/{case.resource}"

@@ -382,6 +382,25 @@ def test_priority_classes_with_compute(within: Namespace, unique: str) -> None:
         within.api.delete(f"{group}/{unique}")
 
 
+def test_volume_attributes_classes(within: Namespace) -> None:
+    hard = {"requests.storage": "5Gi", "persistentvolumeclaims": "1"}
+    quota = within.quota(hard, **_selector("VolumeAttributesClass", "In", "gold"))
+    within.sees_all(quota, {"requests.storage": "0", "persistentvolumeclaims": "0"})
+    claims = f"{within.core}/persistentvolumeclaims"
+
+    def claim(name: str, class_name: str) -> Json:
+        spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeAttributesClassName": class_name}
+        spec["resources"] = {"requests": {"storage": "1Gi"}}
+        return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec}
+
+    within.api.create(claims, claim("one", "gold"))
+    within.sees_all(quota, {"requests.storage": "1Gi", "persistentvolumeclaims": "1"})
+    within.api.refused("POST", claims, claim("two", "gold"), code=403)
+    within.api.create(claims, claim("three", "silver"))
+    within.api.delete(f"{claims}/one")
+    within.sees_all(quota, {"requests.storage": "0", "persistentvolumeclaims": "0"})
+
+
 def test_affinity_across_namespaces(within: Namespace) -> None:
     quota = within.quota({"pods": "1"}, **_selector("CrossNamespacePodAffinity", "Exists"))
     within.sees(quota, pods="0")
