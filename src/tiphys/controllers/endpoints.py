@@ -2,7 +2,7 @@
 
 In: a Service and the pods that its selector matches. Out: for each address family the ports and endpoints that should
 exist (`plan_groups`), spread over slices with as few changes as can be (`plan_slices`), and the subsets of the older
-Endpoints object (`plan_subsets`). Read by endpointslice.py.
+Endpoints object (`plan_subsets`). Read by endpointslice.py and endpointsmirror.py.
 
 Spec: Kubernetes docs, "EndpointSlices" (conditions, distribution, at most 100 endpoints a slice), "Service"
 (named target ports, publishNotReadyAddresses, headless).
@@ -17,12 +17,15 @@ from typing import Any
 from tiphys.api.views.discovery import Endpoint, EndpointSlice
 from tiphys.api.views.node import Node
 from tiphys.api.views.service import Service, ServicePort
+from tiphys.controllers.mirror import Mirror
 from tiphys.controllers.selection import is_ready
 from tiphys.controllers.views import Pod
 
 LARGEST_SLICE = 100
 LARGEST_ENDPOINTS = 1000
 ZONE = "topology.kubernetes.io/zone"
+SERVICE_NAME = "kubernetes.io/service-name"
+MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 
 PortTuple = tuple[str, int | None, str, str]
 """(name, port, protocol, application protocol)."""
@@ -263,4 +266,17 @@ def _subset_ports(ports: Sequence[PortTuple]) -> list[dict[str, Any]]:
             **({"appProtocol": app} if app else {}),
         }
         for name, number, protocol, app in ports
+    ]
+
+
+def slices_of(slices: Mirror[EndpointSlice], key: str, manager: str, owner_uid: str = "") -> list[EndpointSlice]:
+    """Return the slices of a Service that one controller manages; with the uid of the object that they are made of also
+    those of our own that the watch has not told yet."""
+    known = {s.metadata.name: s for s in slices.by_index("service", key)}
+    if owner_uid:
+        known |= {s.metadata.name: s for s in slices.owned(owner_uid)}
+    return [
+        s
+        for s in known.values()
+        if s.metadata.labels.get(MANAGED_BY) == manager and s.metadata.deletion_timestamp is None
     ]

@@ -22,17 +22,15 @@ from tiphys.base.errors import ApiError
 from tiphys.client import resources
 from tiphys.controllers import endpoints as rules
 from tiphys.controllers.creation import is_namespace_ending
+from tiphys.controllers.endpoints import MANAGED_BY, SERVICE_NAME, slices_of
 from tiphys.controllers.mirror import Mirror
 from tiphys.controllers.selection import is_ready, key_of, matches_labels
 from tiphys.controllers.shared import Controller, Shared
 from tiphys.controllers.views import Pod
 
-SERVICE_NAME = "kubernetes.io/service-name"
-MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 OWN_NAME = "endpointslice-controller.k8s.io"
 HEADLESS = "service.kubernetes.io/headless"
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
-SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
 NOT_COPIED_LABELS = (SERVICE_NAME, MANAGED_BY, HEADLESS)
 
 
@@ -118,29 +116,18 @@ class EndpointSliceLoop(ServiceLoop):
             for service in self.services.all():
                 self.queue.add(key_of(service))
 
-    def _existing(self, key: str, service: Service | None) -> list[EndpointSlice]:
-        slices = {s.metadata.name: s for s in self.slices.by_index("service", key)}
-        if service is not None:
-            # A slice of our own that the watch has not told yet is found by its owner.
-            slices |= {s.metadata.name: s for s in self.slices.owned(service.metadata.uid)}
-        return [
-            s
-            for s in slices.values()
-            if s.metadata.labels.get(MANAGED_BY) == OWN_NAME and s.metadata.deletion_timestamp is None
-        ]
-
     async def reconcile(self, key: str) -> None:
         service = self.services.get(key)
         if service is None:
             self.trigger_times.pop(key, None)
-            await asyncio.gather(*(self._delete(s) for s in self._existing(key, None)))
+            await asyncio.gather(*(self._delete(s) for s in slices_of(self.slices, key, OWN_NAME)))
             return
         if service.spec.type == "ExternalName" or not service.spec.selector or service.metadata.deletion_timestamp:
             return
         triggered = self.trigger_times.pop(key, None)
         pods = self.selected(service)
         nodes = {n: node for n in {p.spec.node_name for p in pods} if n and (node := self.nodes.get(n))}
-        existing = self._existing(key, service)
+        existing = slices_of(self.slices, key, OWN_NAME, service.metadata.uid)
         wanted_families = rules.families(service)
         writes = [self._delete(s) for s in existing if s.address_type not in wanted_families]
         labels, annotations = self._labels(service), self._annotations(service, triggered)

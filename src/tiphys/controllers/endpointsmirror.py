@@ -24,12 +24,10 @@ from tiphys.base.errors import ApiError
 from tiphys.client import resources
 from tiphys.client.reflector import object_key
 from tiphys.controllers.creation import is_namespace_ending
-from tiphys.controllers.endpoints import PortTuple, dump_ports, slice_ports
+from tiphys.controllers.endpoints import MANAGED_BY, SERVICE_NAME, PortTuple, dump_ports, slice_ports, slices_of
 from tiphys.controllers.mirror import Mirror
 from tiphys.controllers.shared import Controller, Shared
 
-SERVICE_NAME = "kubernetes.io/service-name"
-MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 OWN_NAME = "endpointslicemirroring-controller.k8s.io"
 SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
 LEADER = "control-plane.alpha.kubernetes.io/leader"
@@ -137,19 +135,10 @@ class EndpointsMirrorLoop:
                 if name:
                     self.queue.add(f"{slice_.metadata.namespace}/{name}")
 
-    def _existing(self, key: str, endpoints: Endpoints | None) -> list[EndpointSlice]:
-        slices = {s.metadata.name: s for s in self.slices.by_index("service", key)}
-        if endpoints is not None:
-            slices |= {s.metadata.name: s for s in self.slices.owned(endpoints.metadata.uid)}
-        return [
-            s
-            for s in slices.values()
-            if s.metadata.labels.get(MANAGED_BY) == OWN_NAME and s.metadata.deletion_timestamp is None
-        ]
-
     async def reconcile(self, key: str) -> None:
         endpoints = self.endpoints.get(key)
-        existing = self._existing(key, endpoints)
+        uid = endpoints.metadata.uid if endpoints is not None else ""
+        existing = slices_of(self.slices, key, OWN_NAME, uid)
         if endpoints is None or not is_mirrored(endpoints, self.services.get(key)):
             await asyncio.gather(*(self._delete(s) for s in existing))
             return
