@@ -354,11 +354,9 @@ class HttpPool:
 
         A request that may not be sent twice takes a new connection: an idle one may just be closed by the server. A body
         that comes as it is read is sent so; `timeout_s` counts from its end then, or from the last that was sent."""
-        if body is not None and not isinstance(body, bytes):
-            return await self._exchange_stream(
-                encode_request(method, target, self._host_line, headers, body), method, body, timeout_s
-            )
         data = encode_request(method, target, self._host_line, headers, body)
+        if body is not None and not isinstance(body, bytes):
+            return await self._exchange_stream(data, method, body, timeout_s)
         async with asyncio.timeout(timeout_s):
             while True:
                 connection, reused = await self._take() if method in _REPEATABLE else (await self._connect(), False)
