@@ -1,8 +1,12 @@
-"""What is wrong with a text, to the letter and to the column: users read these in the answers to refused rules."""
+"""What is wrong with a text, to the letter and to the column: users read these in the answers to refused rules.
+
+Long, because it is one table.
+"""
 
 from __future__ import annotations
 
 import pytest
+from cel_rows import VARIABLES
 
 from tiphys.cel import types
 from tiphys.cel.environment import Environment
@@ -10,15 +14,7 @@ from tiphys.cel.errors import CompileError
 from tiphys.cel.types import ObjectType
 
 ENVIRONMENT = Environment(
-    {
-        "x": types.INT,
-        "s": types.STRING,
-        "b": types.BOOL,
-        "l": types.list_of(types.INT),
-        "m": types.map_of(types.STRING, types.INT),
-        "d": types.DYN,
-        "o": ObjectType("object", {"name": types.STRING}),
-    },
+    {**VARIABLES, "o": ObjectType("object", {"name": types.STRING})},
     structs={"Thing": ObjectType("Thing", {"count": types.INT})},
 )
 START = (

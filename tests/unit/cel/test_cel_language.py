@@ -5,24 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
+from cel_rows import check_error, check_value
 
-from tiphys.cel import types
-from tiphys.cel.environment import Environment
-from tiphys.cel.equality import equals, runtime_name
-from tiphys.cel.errors import EvaluationError
 from tiphys.cel.values import UInt, Value
-
-ENVIRONMENT = Environment(
-    {
-        "x": types.INT,
-        "s": types.STRING,
-        "b": types.BOOL,
-        "l": types.list_of(types.INT),
-        "m": types.map_of(types.STRING, types.INT),
-        "d": types.DYN,
-    }
-)
-DATA = {"x": 5, "s": "abc", "b": True, "l": [1, 2, 3], "m": {"a": 1}, "d": {"k": [1, 2.5, "z", None]}}
 
 VALUES: list[tuple[str, Value]] = [
     # Arithmetic
@@ -432,16 +417,9 @@ ERRORS: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("text", "wanted"), VALUES, ids=[text for text, _ in VALUES])
 def test_value(text: str, wanted: Value) -> None:
-    found = ENVIRONMENT.compile(text).evaluate(DATA)
-    assert runtime_name(found) == runtime_name(wanted)
-    if isinstance(wanted, float) and math.isnan(wanted):
-        assert math.isnan(found)
-    else:
-        assert equals(found, wanted)
+    check_value(text, wanted)
 
 
 @pytest.mark.parametrize(("text", "wanted"), ERRORS, ids=[text for text, _ in ERRORS])
 def test_error(text: str, wanted: str) -> None:
-    with pytest.raises(EvaluationError) as caught:
-        ENVIRONMENT.compile(text).evaluate(DATA)
-    assert str(caught.value) == wanted
+    check_error(text, wanted)
