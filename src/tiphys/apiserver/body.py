@@ -8,7 +8,6 @@ Spec: Kubernetes API concepts, "Field validation"; API conventions.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,8 +21,8 @@ from tiphys.apiserver.yamlbody import BadYaml, load_yaml, repeated_keys
 from tiphys.base.errors import ApiError, Cause, bad_request, invalid, unsupported_media_type
 from tiphys.wire.message import Request
 
-_UNUSUAL_NAMES = re.compile(rb'"[ \t\r\n]+:|\\u00(?:22|3[aA])')
-"""Spellings of a name's end that its counting does not see."""
+_UNUSUAL = (b" :", b"\n:", b"\t:", b"\r:", b"\\u00")
+"""Where one of these is, the end of a name may be spelt such that its counting does not see it."""
 YAML_TYPES = frozenset({"application/yaml", "application/apply-patch+yaml"})
 _WRITE_TYPES = ("application/json", "application/yaml", PROTOBUF)
 _DEFINITION = "CustomResourceDefinition"
@@ -69,8 +68,23 @@ def parse_json(body: bytes, kind: str = "JSON") -> Any:
     except orjson.JSONDecodeError as error:
         raise bad_request(
             f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; "
-            f"json parse error: {error if body else 'unexpected end of JSON input'} ({_summary(body)})"
+            f"json parse error: {json_error(body, error)} ({_summary(body)})"
         ) from None
+
+
+def parse_patch(body: bytes, before: str) -> Any:
+    """Return the JSON value of a patch. Raises ApiError(400), with `before` in front of what is wrong."""
+    try:
+        return _shallow(orjson.loads(body), body)
+    except orjson.JSONDecodeError as error:
+        raise bad_request(before + json_error(body, error)) from None
+
+
+def json_error(body: bytes, error: orjson.JSONDecodeError) -> str:
+    """Return what Go says of a text that is no JSON, or our reader of one that only Go reads."""
+    from tiphys.api.gojson import go_syntax_error
+
+    return go_syntax_error(body) or str(error)
 
 
 def parse_protobuf(body: bytes, kind: str) -> JsonObject:
@@ -199,9 +213,13 @@ def decode_object(obj: JsonObject, kind: Kind, field_validation: str, raw: bytes
 
 def repeated_patch_fields(raw: bytes, patch: Any) -> list[str]:
     """Return what upstream says of the fields that a JSON text has twice."""
-    if _UNUSUAL_NAMES.search(raw) is None and raw.count(b'":') == orjson.dumps(patch).count(b'":'):
+    if not _is_unusual(raw) and raw.count(b'":') == orjson.dumps(patch).count(b'":'):
         return []
     return _repeated_fields(raw)
+
+
+def _is_unusual(raw: bytes) -> bool:
+    return any([spelling in raw for spelling in _UNUSUAL])  # a list: it is found quicker than by a generator
 
 
 def _repeated_fields(raw: bytes) -> list[str]:
@@ -224,7 +242,7 @@ def _may_repeat_fields(raw: bytes, obj: JsonObject) -> bool:
     The parsed object has each field once, so written again it shows fewer names than the text if one was repeated.
     Names are counted by the quote and colon behind them, unless the text writes some in an unusual way.
     """
-    if _UNUSUAL_NAMES.search(raw) is not None:
+    if _is_unusual(raw):
         return True
     filled_in = (b'"kind"' not in raw) + (b'"apiVersion"' not in raw)
     return raw.count(b'":') != orjson.dumps(obj).count(b'":') - filled_in

@@ -50,9 +50,15 @@ def encode_token(revision: int, after_key: str) -> str:
 def decode_token(token: str) -> tuple[int, str]:
     """Return (revision, key to go on behind). Raises ApiError 400."""
     try:
-        data = orjson.loads(base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True))
+        text = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError) as error:
         raise _not_valid(str(error)) from error
+    try:
+        data = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        from tiphys.api.gojson import go_syntax_error
+
+        raise _not_valid(go_syntax_error(text) or str(error)) from error
     if not isinstance(data, dict) or data.get("v") != _TOKEN_VERSION:
         version = data.get("v") if isinstance(data, dict) else ""
         raise _not_valid(f'server does not recognize this encoded version "{version}"')

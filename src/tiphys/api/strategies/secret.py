@@ -6,12 +6,14 @@ Spec: Kubernetes documentation, "Secrets" (types of Secret, immutable Secrets, 1
 from __future__ import annotations
 
 import base64
-import json
 from typing import Any
+
+import orjson
 
 from tiphys.api.causes import forbidden, invalid_value, required, too_long
 from tiphys.api.kind import Context, JsonObject, Strategy
 from tiphys.api.names import validate_config_key
+from tiphys.api.schemanode import json_type
 from tiphys.api.strategies.configmap import MAX_BYTES, base64_bytes
 from tiphys.api.strategies.fields import check_same, check_text, fill
 from tiphys.base.errors import Cause
@@ -63,29 +65,22 @@ def _check_json(causes: list[Cause], data: JsonObject, key: str) -> None:
     if key not in data:
         causes.append(required(f"data[{key}]"))
         return
-    try:
-        content: Any = json.loads(base64.b64decode(data[key]))
-        complaint = (
-            ""
-            if isinstance(content, dict)
-            else "json: cannot unmarshal value into Go value of type map[string]interface {}"
-        )
-    except ValueError as error:
-        complaint = _go_json_error(data[key], error)
+    complaint = _json_complaint(base64.b64decode(data[key]))
     if complaint:
         causes.append(invalid_value(f"data[{key}]", "<secret contents redacted>", complaint))
 
 
-def _go_json_error(encoded: str, error: ValueError) -> str:
-    """Word a parse error as the API's clients know it, for the two usual cases."""
+def _json_complaint(text: bytes) -> str:
+    """Return what Go's reader says of a text that is no JSON object, "" for one."""
     try:
-        text = base64.b64decode(encoded).decode()
-    except ValueError:
-        return str(error)
-    position = getattr(error, "pos", len(text))
-    if position >= len(text.rstrip()):
-        return "unexpected end of JSON input"
-    return f"invalid character '{text[position]}' looking for beginning of value"
+        content: Any = orjson.loads(text.decode("utf-8", "replace"))
+    except orjson.JSONDecodeError as error:
+        from tiphys.api.gojson import go_syntax_error
+
+        return go_syntax_error(text) or str(error)
+    if content is None or isinstance(content, dict):
+        return ""
+    return f"json: cannot unmarshal {json_type(content)} into Go value of type map[string]interface {{}}"
 
 
 def _check_docker_config(causes: list[Cause], secret: JsonObject, data: JsonObject) -> None:

@@ -244,7 +244,11 @@ def _decoded(answer: WholeAnswer) -> JsonObject:
     try:
         decoded = orjson.loads(answer.body)
     except orjson.JSONDecodeError as error:
-        raise CallFailed(f"couldn't get version/kind; json parse error: {json_error(answer.body, error)}") from error
+        from tiphys.api.gojson import go_syntax_error
+
+        raise CallFailed(
+            f"couldn't get version/kind; json parse error: {go_syntax_error(answer.body) or error}"
+        ) from error
     if not isinstance(decoded, dict):
         raise CallFailed("couldn't get version/kind; json parse error: json: cannot unmarshal into an object")
     if not decoded.get("kind") or not decoded.get("apiVersion"):
@@ -252,13 +256,3 @@ def _decoded(answer: WholeAnswer) -> JsonObject:
         missing = "Kind" if not decoded.get("kind") else "apiVersion"
         raise CallFailed(f"Object '{missing}' is missing in '{shown}'")
     return decoded
-
-
-def json_error(body: bytes, error: orjson.JSONDecodeError) -> str:
-    """Return what Go's decoder says of broken JSON."""
-    at = error.pos
-    text = body.decode("utf-8", "replace")
-    if at >= len(text.rstrip()):
-        return "unexpected end of JSON input"
-    where = "looking for beginning of value" if not text[:at].strip() else "after top-level value"
-    return f"invalid character {text[at]!r} {where}"
