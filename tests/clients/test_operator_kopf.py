@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kopf_process import running_kopf
 from kubectl_cli import Kubectl
 
 OPERATOR = Path(__file__).parent / "kopf_operator.py"
@@ -48,24 +47,10 @@ def group(kubectl: Kubectl) -> Iterator[str]:
     kubectl.apply(CRD.replace("GROUP", group))
     kubectl("wait", f"crd/gardens.{group}", "--for=condition=Established", "--timeout=30s")
     log = Path(kubectl.environment["HOME"]) / f"{kubectl.namespace}.log"
-    command = [sys.executable, "-m", "kopf", "run", "-n", kubectl.namespace, "--standalone", str(OPERATOR)]
-    with open(log, "w") as output:
-        operator = subprocess.Popen(
-            command, env={**kubectl.environment, "GARDEN_GROUP": group}, stdout=output, stderr=subprocess.STDOUT
-        )
     try:
-        yield group
-    except BaseException:
-        print(log.read_text()[-4000:])
-        raise
+        with running_kopf(kubectl, OPERATOR, log, {"GARDEN_GROUP": group}):
+            yield group
     finally:
-        operator.terminate()
-        try:
-            operator.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            operator.kill()
-            operator.wait()
-        print(log.read_text()[-4000:])
         kubectl("delete", f"crd/gardens.{group}", "--wait=false")
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kopf_process import running_kopf
 from kubectl_cli import Kubectl
 
 from tiphys.wire.tls import create_ca, issue
@@ -49,25 +48,15 @@ def group(kubectl: Kubectl, tmp_path: Path) -> Iterator[str]:
     issue(ca, "hook", ip_addresses=["127.0.0.1"], server=True).write(tmp_path / "tls.crt", tmp_path / "tls.key")
     kubectl.apply(CRD.replace("GROUP", group))
     kubectl("wait", f"crd/orchards.{group}", "--for=condition=Established", "--timeout=30s")
-    log = tmp_path / "operator.log"
-    command = [sys.executable, "-m", "kopf", "run", "-n", kubectl.namespace, "--standalone", str(OPERATOR)]
-    environment = {**kubectl.environment, "ORCHARD_GROUP": group, "ORCHARD_TLS": str(tmp_path)}
-    with open(log, "w") as output:
-        operator = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    environment = {"ORCHARD_GROUP": group, "ORCHARD_TLS": str(tmp_path)}
     configurations = [f"{sort}webhookconfiguration/{group}" for sort in ("validating", "mutating")]
     try:
-        for configuration in configurations:
-            kubectl("wait", "--for=create", configuration, "--timeout=40s")
-            kubectl("wait", configuration, "--for=jsonpath={.webhooks[0].name}", "--timeout=40s")
-        yield group
+        with running_kopf(kubectl, OPERATOR, tmp_path / "operator.log", environment):
+            for configuration in configurations:
+                kubectl("wait", "--for=create", configuration, "--timeout=40s")
+                kubectl("wait", configuration, "--for=jsonpath={.webhooks[0].name}", "--timeout=40s")
+            yield group
     finally:
-        operator.terminate()
-        try:
-            operator.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            operator.kill()
-            operator.wait()
-        sys.stdout.write(log.read_text()[-4000:])
         kubectl("delete", "--ignore-not-found", *configurations)
         kubectl("delete", f"crd/orchards.{group}", "--wait=false")
 
