@@ -170,6 +170,9 @@ def track_update(
             return
     me = Manager(manager, operation or UPDATE, api_version, subresource)
     taken, removed = compare(old or {}, new, root_of(schema), ignore)
+    if taken and not owners:
+        new.setdefault("metadata", {})["managedFields"] = [Owned(me, taken, now).encode()]
+        return
     _store(new, _capped(_updated(owners, me, taken, removed, now)))
 
 

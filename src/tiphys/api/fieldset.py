@@ -253,7 +253,25 @@ def _put(step: str, old: Any, new: Any, node: Node, taken: Tree, removed: Tree) 
             removed[step] = below_removed
 
 
+def _added(new: dict[str, Any], node: Node) -> Tree | None:
+    """Return what `_compare_fields` finds where nothing was."""
+    always = node.struct.always if isinstance(node, StructNode) else ()
+    taken: Tree = {}
+    for name, value in new.items():
+        if not isinstance(value, dict | list):
+            taken[f"f:{name}"] = {}
+        elif name not in always:
+            taken[f"f:{name}"] = _all_of(value, node.field(name) or _RAW)
+        elif value:
+            below_taken, _ = _compare(type(value)(), value, node.field(name) or _RAW)
+            if below_taken is not None:
+                taken[f"f:{name}"] = below_taken
+    return taken or None
+
+
 def _compare_fields(old: dict[str, Any], new: dict[str, Any], node: Node) -> tuple[Tree | None, Tree | None]:
+    if not old:
+        return _added(new, node), None
     always = node.struct.always if isinstance(node, StructNode) else ()
     taken: Tree = {}
     removed: Tree = {}
@@ -277,12 +295,12 @@ def _compare_fields(old: dict[str, Any], new: dict[str, Any], node: Node) -> tup
 
 def _owned_part(obj: Mapping[str, Any], ignore: tuple[str, ...]) -> dict[str, Any]:
     """Return the object without the fields that nobody owns."""
-    part = {
-        name: value
-        for name, value in obj.items()
-        if name not in ("apiVersion", "kind", "metadata") and name not in ignore
-    }
-    part["metadata"] = {name: value for name, value in (obj.get("metadata") or {}).items() if name not in _STRIPPED}
+    part = dict(obj)
+    for name in ("apiVersion", "kind", *ignore):
+        part.pop(name, None)
+    metadata = part["metadata"] = dict(obj.get("metadata") or {})
+    for name in _STRIPPED:
+        metadata.pop(name, None)
     return part
 
 
@@ -290,6 +308,13 @@ def compare(
     old: Mapping[str, Any], new: Mapping[str, Any], root: Node, ignore: tuple[str, ...] = ()
 ) -> tuple[Tree | None, Tree | None]:
     """Return (fields added or modified, fields removed) between two objects; `ignore` names fields at the top."""
+    if not old:
+        part = _owned_part(new, ignore)
+        metadata = _added(part.pop("metadata"), root.field("metadata") or _RAW)
+        taken = _added(part, root) or {}
+        if metadata is not None:
+            taken["f:metadata"] = metadata
+        return taken or None, None
     return _compare_fields(_owned_part(old, ignore), _owned_part(new, ignore), root)
 
 

@@ -49,7 +49,8 @@ def validate_object_meta(obj: JsonObject, kind: Kind, namespaced: bool | None = 
     if (meta.get("generation") or 0) < 0:
         causes.append(invalid_value("metadata.generation", meta["generation"], "must be greater than or equal to 0"))
     causes += _validate_texts(meta)
-    causes += _validate_finalizers(meta.get("finalizers") or ())
+    if finalizers := meta.get("finalizers"):
+        causes += _validate_finalizers(finalizers)
     return causes + validate_managed_fields(meta.get("managedFields") or (), "metadata.managedFields")
 
 
@@ -95,9 +96,14 @@ def _validate_namespace(namespace: str | None, namespaced: bool) -> list[Cause]:
 
 
 def _validate_texts(meta: Mapping[str, Any]) -> list[Cause]:
-    causes = validate_labels(meta.get("labels") or {}, "metadata.labels")
-    causes += validate_annotations(meta.get("annotations") or {}, "metadata.annotations")
-    return causes + validate_owner_references(meta.get("ownerReferences") or (), "metadata.ownerReferences")
+    causes: list[Cause] = []
+    if labels := meta.get("labels"):
+        causes += validate_labels(labels, "metadata.labels")
+    if annotations := meta.get("annotations"):
+        causes += validate_annotations(annotations, "metadata.annotations")
+    if owners := meta.get("ownerReferences"):
+        causes += validate_owner_references(owners, "metadata.ownerReferences")
+    return causes
 
 
 def validate_annotations(annotations: Mapping[str, str], path: str) -> list[Cause]:

@@ -140,9 +140,14 @@ def validate_dns_subdomain(text: str) -> list[str]:
     return _check(text, _subdomain_re, _SUBDOMAIN_MESSAGE, SUBDOMAIN_MAX_BYTES)
 
 
+@lru_cache(maxsize=4096)
+def _dns_label(text: str) -> tuple[str, ...]:
+    return tuple(_check(text, _label_re, _LABEL_MESSAGE, LABEL_MAX_BYTES))
+
+
 def validate_dns_label(text: str) -> list[str]:
     """RFC 1123 label: namespaces, port names of some kinds, container names."""
-    return _check(text, _label_re, _LABEL_MESSAGE, LABEL_MAX_BYTES)
+    return list(_dns_label(text))
 
 
 def validate_dns_1035_label(text: str) -> list[str]:
@@ -181,11 +186,16 @@ def validate_name(rule: str, name: str, prefix: bool = False) -> list[str]:
 
     `prefix` True checks a generateName: a dash at its end is fine because a suffix follows.
     """
-    if rule == "path-segment" and prefix:
-        return validate_path_segment_prefix(name)
-    if prefix and len(name) > 1 and name.endswith("-"):
-        name = name[:-2] + "a"
-    return _RULES[rule](name)
+    return list(_prefix(rule, name)) if prefix else _RULES[rule](name)
+
+
+@lru_cache(maxsize=1024)
+def _prefix(rule: str, prefix: str) -> tuple[str, ...]:
+    if rule == "path-segment":
+        return tuple(validate_path_segment_prefix(prefix))
+    if len(prefix) > 1 and prefix.endswith("-"):
+        prefix = prefix[:-2] + "a"
+    return tuple(_RULES[rule](prefix))
 
 
 @lru_cache(maxsize=4096)
@@ -224,6 +234,12 @@ def _label_value(text: str) -> tuple[str, ...]:
 
 def validate_label_value(text: str) -> list[str]:
     return list(_label_value(text))
+
+
+@lru_cache(maxsize=4096)
+def is_good_label(key: str, value: str) -> bool:
+    """Tell whether nothing is wrong with a label: most are those of many objects."""
+    return not (_qualified_name(key) or _label_value(value))
 
 
 def _dot_dot(text: str) -> list[str]:

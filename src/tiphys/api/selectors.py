@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from tiphys.api.causes import forbidden, go_quote, invalid_value, required
-from tiphys.api.names import validate_label_value, validate_qualified_name
+from tiphys.api.names import is_good_label, validate_label_value, validate_qualified_name
 from tiphys.api.views import meta
 from tiphys.base.errors import Cause, bad_request
 
@@ -427,8 +427,9 @@ def validate_labels(labels: Mapping[str, str], path: str) -> list[Cause]:
     """Return the causes of bad label keys and values."""
     causes = []
     for key, value in labels.items():
-        causes += [invalid_value(path, key, complaint) for complaint in validate_qualified_name(key)]
-        causes += [invalid_value(path, value, complaint) for complaint in validate_label_value(value)]
+        if not is_good_label(key, value):
+            causes += [invalid_value(path, key, complaint) for complaint in validate_qualified_name(key)]
+            causes += [invalid_value(path, value, complaint) for complaint in validate_label_value(value)]
     return causes
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from tiphys.api.apply import LAST_APPLIED, MAX_UPDATE_MANAGERS, apply, track_update
 from tiphys.api.definitions import load_definitions
-from tiphys.api.fieldset import difference, intersection, members, path_string, union_sets
+from tiphys.api.fieldset import compare, difference, intersection, members, path_string, union_sets
 from tiphys.api.schema import compile_schema
+from tiphys.api.schemanode import root_of
 from tiphys.api.structural import StructuralSchema
 from tiphys.base.errors import ApiError
 
@@ -392,6 +393,14 @@ def test_what_an_applier_owns_stands_in_order() -> None:
         f'k:{{"port":{number},"protocol":"{protocol}"}}' for number in (80, 443, 8080) for protocol in ("TCP", "UDP")
     ]
     assert all([*port] == [".", "f:port", "f:protocol"] for port in fields["f:ports"].values())
+
+
+@pytest.mark.parametrize(
+    "obj", [deployment(), deployment(strategy={}), config_map({}), config_map({"a": "b"}, labels={})]
+)
+def test_what_is_made_is_owned_as_what_is_added(obj: Json) -> None:
+    root = root_of(DEPLOYMENT if obj["kind"] == "Deployment" else CONFIG_MAP)
+    assert compare({}, obj, root) == compare({"metadata": {"name": "other"}}, obj, root)
 
 
 DATA = st.dictionaries(st.sampled_from("abcd"), st.sampled_from("123"), max_size=4)
