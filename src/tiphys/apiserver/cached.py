@@ -1,7 +1,7 @@
 """One object and one change as the watch cache holds them: stored bytes, and an index that is decoded when needed.
 
 An object keeps the very bytes that the store holds (shared, not copied) and knows where its metadata begins, so that
-any head and its resourceVersion are put before them by slicing. Labels, owners and selectable fields are decoded at
+any head and its resourceVersion are put before them by slicing. Labels, the uid and selectable fields are decoded at
 most once, and so is the object in another version that differs in more than its head (`in_version`).
 
 Invariant: a `CachedObject` never changes; caches of derived values are the only fields written later. Nothing here is
@@ -24,14 +24,9 @@ _CLOSE = ord("}")
 _API_VERSION_AT = len(b'{"apiVersion":"')
 
 
-class _Owner(msgspec.Struct, frozen=True, gc=False):
-    uid: str = ""
-
-
-class _Metadata(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+class _Metadata(msgspec.Struct, frozen=True, gc=False):
     uid: str = ""
     labels: dict[str, str] | None = None
-    owner_references: tuple[_Owner, ...] | None = None
 
 
 class _Object(msgspec.Struct, frozen=True):
@@ -106,10 +101,6 @@ class CachedObject(msgspec.Struct, eq=False, gc=False):
     @property
     def uid(self) -> str:
         return self._index.uid
-
-    @property
-    def owner_uids(self) -> tuple[str, ...]:
-        return tuple(owner.uid for owner in self._index.owner_references or ())
 
     def field(self, kind: Kind, label: str) -> str:
         """Return the text of a selectable field. Raises KeyError for one that the kind does not have."""
