@@ -9,7 +9,6 @@ The order of admission plugins is in `_admission`.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from tiphys.apiserver.authentication import RequestAuthenticator
 from tiphys.apiserver.bodyadmission import admitting_connections
 from tiphys.apiserver.bootstrap import Advertised, bootstrap
 from tiphys.apiserver.cache import ResourceCache, WatchCache
+from tiphys.apiserver.compaction import run_compaction
 from tiphys.apiserver.componentstatus import component_status_handler
 from tiphys.apiserver.conversion import Converter
 from tiphys.apiserver.conversionmetrics import ConversionMetrics
@@ -76,20 +76,16 @@ from tiphys.apiserver.webhooks.client import WebhookClient
 from tiphys.apiserver.webhooks.plugins import webhook_plugins
 from tiphys.base.clock import Clock, Randomness
 from tiphys.base.metrics import Metrics
-from tiphys.store.interface import Store, StoreFailed
+from tiphys.store.interface import Store
 from tiphys.wire.message import Handler, Request
 from tiphys.wire.tls import create_signing_key
 
 if TYPE_CHECKING:
     from tiphys.apiserver.audit.recorder import Recorder
 
-log = logging.getLogger(__name__)
-
 DEFAULT_ISSUER = "https://kubernetes.default.svc.cluster.local"
-COMPACT_EVERY_S = 300.0
 CACHE_LAG_S = 10.0
 """A watch cache that does not catch up for this long makes the server unready."""
-"""How often history older than the last round is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +214,7 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
     tasks = [
         asyncio.create_task(custom.run(), name="custom-resources"),
         asyncio.create_task(aggregator.run(), name="aggregation"),
-        asyncio.create_task(_run_compaction(store), name="compaction"),
+        asyncio.create_task(run_compaction(store, clock), name="compaction"),
         asyncio.create_task(Upkeep(registry, gate).run(config.upkeep_delay_s), name="fairness-upkeep"),
         asyncio.create_task(gate.run(), name="fairness-borrowing"),
     ]
@@ -369,16 +365,3 @@ def _checks(store: Store, cache: WatchCache, clock: Clock) -> dict[str, Check]:
         return "" if waited_s < CACHE_LAG_S else f"the watch cache does not reach revision {revision} of the store"
 
     return {"etcd": lambda: "", "etcd-readiness": lambda: "", "informer-sync": informer_sync}
-
-
-async def _run_compaction(store: Store) -> None:
-    """Forget history older than one round, so that a list's continue token lives at least that long."""
-    previous = store.current_revision()
-    while True:
-        await asyncio.sleep(COMPACT_EVERY_S)
-        try:
-            await store.compact(previous)
-        except StoreFailed as error:
-            log.error("history was not compacted, the store keeps growing until it can be: %s", error)
-            continue
-        previous = store.current_revision()

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from assembled_server import Server, running_server
 
-from tiphys.apiserver import assembly
 from tiphys.store.interface import Operation, StoreFailed
 from tiphys.store.memory import MemoryStore
 from tiphys.wire.message import Stream
@@ -97,23 +96,6 @@ async def test_a_store_that_fails_is_told_and_changes_nothing() -> None:
         assert (await server.named(f"{MAPS}/a"))["data"] == {"k": "1"}
         store.failing = False
         assert (await server.call("DELETE", f"{MAPS}/a"))[0] == 200
-
-
-async def test_compaction_outlives_a_store_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assembly, "COMPACT_EVERY_S", 0.0)
-    store = TroubledStore()
-    store.failing = True
-    await store.start()
-    task = asyncio.create_task(assembly._run_compaction(store))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0.001)
-    assert not task.done()
-    store.failing = False
-    await store.commit([Operation("/registry/core/configmaps/a/b", b"{}")])
-    while store.compacted_revision() < store.current_revision():  # noqa: ASYNC110
-        await asyncio.sleep(0)
-    task.cancel()
-    await store.stop()
 
 
 async def test_reservations_of_a_failed_write_are_given_back() -> None:
