@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Json = dict[str, Any]
-SLOW_S = 2.0
+SLOW_S = 1.5
 UNWANTED, KEY = "webhook-disallow", "webhook-e2e-test"
 
 

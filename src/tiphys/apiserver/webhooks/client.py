@@ -13,6 +13,7 @@ CustomResourceDefinitions", "Webhook conversion".
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,8 @@ _HEADERS = (
     ("accept", "application/json, */*"),
     ("content-type", "application/json"),
 )
+_NOBODY_THERE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
+"""A pod that is gone refuses, or its address leads nowhere: nothing was sent to it."""
 NO_NETWORK = "this API server runs in a simulation without a network; it reaches no webhook"
 
 
@@ -198,7 +201,7 @@ class WebhookClient:
                     limit_bytes=ANSWER_LIMIT_BYTES,
                 )
             except OSError as error:
-                if isinstance(error, ConnectionRefusedError) and left:
+                if error.errno in _NOBODY_THERE and left:
                     continue
                 if isinstance(error, TimeoutError) and error.errno is None:
                     raise

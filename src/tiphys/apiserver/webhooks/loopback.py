@@ -16,11 +16,14 @@ from tiphys.apiserver.user import API_SERVER
 from tiphys.wire.http_client import AnswerTooLarge, WholeAnswer
 from tiphys.wire.message import Handler, Peer, Request, Response, Stream
 
+HTTPS_PORT = 443
+
 
 def is_own(config: Mapping[str, Any]) -> bool:
     """Tell whether a clientConfig leads to the API server itself."""
     service = config.get("service") or {}
-    return service.get("namespace") == "default" and service.get("name") == "kubernetes"
+    port = service.get("port") or HTTPS_PORT
+    return service.get("namespace") == "default" and service.get("name") == "kubernetes" and port == HTTPS_PORT
 
 
 async def ask_self(
