@@ -1,19 +1,21 @@
 """What the server tells of itself: groups, resources, its version; tables; how long a request may take.
 
 Spec: upstream's tests "AggregatedDiscovery", "Discovery", "server version", "Table transformation", "API chunking" of
-tables, "Server request timeout", "OpenAPI V3", "health handlers".
+tables, "Server request timeout", "OpenAPI V3", "health handlers", "kube-apiserver serving certificate".
 """
 
 from __future__ import annotations
 
 import json
 import re
+import socket
+import ssl
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from custom_kinds import CustomKind
-from direct_api import Api, soon
+from direct_api import Access, Api, soon
 
 Json = dict[str, Any]
 Define = Callable[[CustomKind], CustomKind]
@@ -72,11 +74,11 @@ def test_aggregated_discovery(api: Api, define: Define, unique: str, accept: str
 
 
 def test_each_group_has_a_preferred_version(api: Api) -> None:
-    groups = api.get("/apis")["groups"]
+    groups = api.get("/apis/")["groups"]
     for group in groups:
         if group["name"].endswith("example.com"):
             continue  # other tests make and remove these
-        told = api.get(f"/apis/{group['name']}")
+        told = api.get(f"/apis/{group['name']}/")
         assert told["preferredVersion"]["groupVersion"].startswith(f"{group['name']}/")
         assert told["preferredVersion"] == told["versions"][0] == group["preferredVersion"]
         listed = api.get(f"/apis/{told['preferredVersion']['groupVersion']}")
@@ -161,11 +163,28 @@ def test_what_has_no_metadata_has_no_table(api: Api, version: str) -> None:
     assert answer.json["reason"] == "NotAcceptable"
 
 
-def test_requests_may_say_how_long_they_wait(api: Api) -> None:
-    refused = api.refused("GET", "/api/v1/namespaces", code=400, timeout="invalid")
+@pytest.mark.parametrize("path", ["/version", "/api/v1/namespaces"])
+def test_requests_may_say_how_long_they_wait(api: Api, path: str) -> None:
+    refused = api.refused("GET", path, code=400, timeout="invalid")
     assert "invalid timeout specified in the request URL" in refused["message"]
-    assert api.get("/api/v1/namespaces", timeout="0s")["items"]
-    assert api.get("/api/v1/namespaces", timeout="3m")["items"]
+    assert api.get(path, timeout="0s")
+    assert api.get(path, timeout="3m")
+
+
+def test_the_certificate_names_the_service(access: Access) -> None:
+    from cryptography.x509 import DNSName, SubjectAlternativeName, load_der_x509_certificate
+
+    anyone = ssl.create_default_context()
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection((access.host, access.port), timeout=10) as plain,
+        anyone.wrap_socket(plain) as connection,
+    ):
+        data = connection.getpeercert(binary_form=True)
+    assert data is not None
+    names = load_der_x509_certificate(data).extensions.get_extension_for_class(SubjectAlternativeName).value
+    short = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+    assert {*short, "kubernetes.default.svc.cluster.local"} <= {*names.get_values_for_type(DNSName)}
 
 
 def test_openapi_v3_tells_of_custom_kinds(api: Api, define: Define, unique: str) -> None:
