@@ -7,6 +7,8 @@ patches merge it, and `decode`, which checks one value and returns what to keep.
 Decoding behaves like Go's JSON decoder over Kubernetes' structs: the first type error is the one reported, null means
 absent (or the zero value inside lists and maps), an empty list or map that may be left out is left out, unknown fields
 are dropped and told by path.
+
+The file is long because nodes decode each other's values: they are one recursion, read together or not at all.
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ _ADMIN = (
     "create | authorization.k8s.io | localsubjectaccessreviews",
     f"{_RW} | rbac.authorization.k8s.io | rolebindings,roles",
 )
+_CERTIFICATES = "system:certificates.k8s.io"
 _EVENTS = "create,patch,update | ,events.k8s.io | events"
 
 CLUSTER_ROLES: dict[str, tuple[str, ...]] = {
@@ -74,6 +75,29 @@ CLUSTER_ROLES: dict[str, tuple[str, ...]] = {
         f"{_R},proxy | | nodes",
         "* | | nodes/configz,nodes/healthz,nodes/log,nodes/metrics,nodes/pods,nodes/proxy,nodes/stats",
     ),
+    "system:volume-scheduler": (
+        "get,list,patch,update,watch |  | persistentvolumeclaims,persistentvolumes",
+        "get,list,watch | storage.k8s.io | storageclasses",
+    ),
+    "system:persistent-volume-provisioner": (
+        "create,delete,get,list,watch |  | persistentvolumes",
+        "get,list,update,watch |  | persistentvolumeclaims",
+        "get,list,watch | storage.k8s.io | storageclasses",
+        "watch |  | events",
+        _EVENTS,
+    ),
+    "system:node-problem-detector": ("get |  | nodes", "patch |  | nodes/status", _EVENTS),
+    "system:node-bootstrapper": ("create,get,list,watch | certificates.k8s.io | certificatesigningrequests",),
+    f"{_CERTIFICATES}:certificatesigningrequests:nodeclient": (
+        "create | certificates.k8s.io | certificatesigningrequests/nodeclient",
+    ),
+    f"{_CERTIFICATES}:certificatesigningrequests:selfnodeclient": (
+        "create | certificates.k8s.io | certificatesigningrequests/selfnodeclient",
+    ),
+    **{
+        f"{_CERTIFICATES}:{signer}-approver": (f"approve | certificates.k8s.io | signers @ kubernetes.io/{signer}",)
+        for signer in ("kube-apiserver-client", "kube-apiserver-client-kubelet", "kubelet-serving", "legacy-unknown")
+    },
     "system:node-proxier": (
         "list,watch | | endpoints,services",
         f"{_R} | | nodes",
@@ -163,7 +187,9 @@ BINDINGS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
         "system:service-account-issuer-discovery",
         (("Group", "system:serviceaccounts"),),
     ),
+    ("system:node", "system:node", ()),
     ("system:node-proxier", "system:node-proxier", (("User", "system:kube-proxy"),)),
+    ("system:volume-scheduler", "system:volume-scheduler", (("User", "system:kube-scheduler"),)),
     ("system:kube-dns", "system:kube-dns", (("User", "system:kube-dns"),)),
     ("system:kube-scheduler", "system:kube-scheduler", (("User", "system:kube-scheduler"),)),
     (

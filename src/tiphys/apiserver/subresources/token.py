@@ -73,7 +73,7 @@ def _check_lifetime(lifetime_s: Any, name: str) -> None:
         detail = "may not specify a duration larger than 2^32 seconds"
     if detail:
         cause = Cause("FieldValueInvalid", "spec.expirationSeconds", f"Invalid value: {lifetime_s}: {detail}")
-        raise invalid("authentication.k8s.io", "TokenRequest", name, [cause])
+        raise invalid("authentication.k8s.io", "TokenRequest", "", [cause])
 
 
 def _check_node(call: Call, ref: dict[str, Any]) -> None:
