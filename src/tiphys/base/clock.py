@@ -111,7 +111,7 @@ class Randomness:
         """Return a suffix for generateName and for pods of a controller."""
         if not isinstance(self._random, _Entropy):
             return "".join(self._random.choices(SUFFIX_ALPHABET, k=length))
-        drawn, letters = self._random.getrandbits(64 + 5 * length), []
+        drawn, letters = self._random.getrandbits(25 + 5 * length), []
         for _ in range(length):
             drawn, letter = divmod(drawn, len(SUFFIX_ALPHABET))
             letters.append(SUFFIX_ALPHABET[letter])
@@ -120,10 +120,8 @@ class Randomness:
     def uid(self) -> str:
         """Return a random (version 4) UUID as text."""
         bits = self._random.getrandbits(128)
-        bits = (bits & ~(0xF << 76)) | (4 << 76)
-        bits = (bits & ~(0x3 << 62)) | (2 << 62)
         text = f"{bits:032x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[bits >> 60 & 3]}{text[17:20]}-{text[20:]}"
 
     def uniform(self, low: float, high: float) -> float:
         return self._random.uniform(low, high)
