@@ -14,7 +14,7 @@ from tiphys.api.kind import JsonObject
 from tiphys.apiserver.cached import CachedObject
 from tiphys.apiserver.negotiation import CBOR
 from tiphys.apiserver.rendering import Rendering
-from tiphys.apiserver.slices import DECODED_SLICE_BYTES
+from tiphys.apiserver.slices import ENCODED_SLICE_BYTES
 
 
 class CborRendering:
@@ -24,7 +24,7 @@ class CborRendering:
     stream_media = f"{CBOR}-seq"
     separator = b""
     list_end = ITEMS_END
-    slice_bytes = DECODED_SLICE_BYTES
+    slice_bytes = ENCODED_SLICE_BYTES
 
     def __init__(self, json: Rendering) -> None:
         self.key: Hashable = (CBOR, json.key)

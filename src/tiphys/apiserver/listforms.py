@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import orjson
 
 from tiphys.apiserver.cached import CachedObject
+from tiphys.apiserver.heavy import HEAVY_BYTES
 from tiphys.apiserver.rendering import Rendering
-from tiphys.apiserver.slices import slices, weighed_slices
+from tiphys.apiserver.slices import DECODED_SLICE_BYTES, slices, weighed_slices, work_on
 
 YAML_SLICE = 1
 """A pod takes 3 ms to write as YAML."""
@@ -47,9 +49,13 @@ async def yaml_list(rendering: Rendering, head: bytes, objects: Sequence[CachedO
     for number, some in enumerate(slices(objects, YAML_SLICE)):
         if number:
             await asyncio.sleep(0)
-        parts.append(dump_yaml([orjson.loads(rendering.item(obj)) for obj in some]))
+        parts.append(await work_on(some, HEAVY_BYTES, partial(_yaml_items, rendering)))
     parts.append(dump_yaml(behind) if behind else b"")
     return parts
+
+
+def _yaml_items(rendering: Rendering, objects: Sequence[CachedObject]) -> bytes:
+    return dump_yaml([orjson.loads(rendering.item(obj)) for obj in objects])
 
 
 async def indented_list(rendering: Rendering, head: bytes, objects: Sequence[CachedObject]) -> list[bytes]:
@@ -61,16 +67,20 @@ async def indented_list(rendering: Rendering, head: bytes, objects: Sequence[Cac
     outer.pop(name)
     before, behind = f'{{\n  "{name}": [\n'.encode(), b"\n  ]\n}"
     parts = [indent(outer)[:-2] + b",\n" + before[2:]]
-    pieces = (piece for some in slices(objects, INDENT_SLICE) for piece in weighed_slices(some))
+    pieces = (piece for some in slices(objects, INDENT_SLICE) for piece in weighed_slices(some, DECODED_SLICE_BYTES))
     for number, some in enumerate(pieces):
         if number:
             await asyncio.sleep(0)
         if len(parts) > 1:
             parts.append(b",\n")
-        dumped = indent({name: [orjson.loads(rendering.item(obj)) for obj in some]})
+        dumped = await work_on(some, DECODED_SLICE_BYTES, partial(_indented_items, rendering, name))
         parts.append(dumped[len(before) : -len(behind)])
     parts.append(behind)
     return parts
+
+
+def _indented_items(rendering: Rendering, name: str, objects: Sequence[CachedObject]) -> bytes:
+    return indent({name: [orjson.loads(rendering.item(obj)) for obj in objects]})
 
 
 def _items_name(outer: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from tiphys.api.protobuftable import META, message_name
 from tiphys.apiserver.cached import CachedObject
 from tiphys.apiserver.negotiation import PARTIAL, PROTOBUF, Form
 from tiphys.apiserver.rendering import PartialRendering, PlainRendering
-from tiphys.apiserver.slices import DECODED_SLICE_BYTES
+from tiphys.apiserver.slices import ENCODED_SLICE_BYTES
 
 ENCODED_BYTES = 32 * 1024 * 1024
 """What is kept of messages."""
@@ -47,7 +47,7 @@ class Encoded:
         """Keep a message that is not there yet."""
         self._messages[key] = message
         self.size_bytes += len(message) + _ENTRY_BYTES
-        while self.size_bytes > self._limit_bytes:
+        while self.size_bytes > self._limit_bytes and self._messages:
             self.size_bytes -= len(self._messages.popitem(last=False)[1]) + _ENTRY_BYTES
 
 
@@ -58,7 +58,7 @@ class ProtobufRendering:
     media = PROTOBUF
     stream_media = f"{PROTOBUF};stream=watch"
     separator = b""
-    slice_bytes = DECODED_SLICE_BYTES
+    slice_bytes = ENCODED_SLICE_BYTES
     list_end = LIST_END
 
     def __init__(self, json: PlainRendering | PartialRendering, names: tuple[str, str, str], encoded: Encoded) -> None:

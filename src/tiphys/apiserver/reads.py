@@ -283,6 +283,13 @@ class Reads:
         rendering, form = self._rendering(kind, request, accept)
         return _answer(rendering.single(_detached(decoded)), form, status, request)
 
+    async def render_written(self, kind: Kind, obj: bytes, request: Request, *, status: int) -> Response:
+        """Answer with an object that was written, as `render_object` does; a large one is encoded in a thread."""
+        accept = accepted_form(request.headers.get("accept", ""), custom=kind.custom, tables=has_table(kind))
+        if accept.target == PLAIN and accept.media == JSON and not wants_indent(request):
+            return self.render_object(kind, obj, request, status=status)
+        return await self._heavy.run(len(obj), self.render_object, kind, obj, request, status=status)
+
     def fanouts(self) -> Iterable[Fanout]:
         """Return the watches of every resource that was ever watched: for metrics."""
         return self._fanouts.values()

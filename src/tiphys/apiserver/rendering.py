@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -20,7 +21,7 @@ import orjson
 from tiphys.api.kind import JsonObject, Kind
 from tiphys.apiserver.cached import CachedObject, in_version, splice_revision
 from tiphys.apiserver.negotiation import JSON, PARTIAL, Form
-from tiphys.apiserver.slices import DECODED_SLICE_BYTES, SLICE_BYTES, take_turns, weighed_slices
+from tiphys.apiserver.slices import DECODED_SLICE_BYTES, SLICE_BYTES, take_turns, weighed_slices, work_on
 from tiphys.wire.message import Sink, Stream
 
 
@@ -219,14 +220,20 @@ async def list_parts(rendering: Rendering, objects: Sequence[CachedObject]) -> l
 
     The items of a slice are joined at once: hundreds of thousands of small pieces of memory would never go back.
     """
-    item, separator = rendering.item, rendering.separator
+    separator = rendering.separator
     parts: list[bytes] = []
     for number, some in enumerate(weighed_slices(objects, rendering.slice_bytes)):
         if number:
             await asyncio.sleep(0)
             parts.append(separator)
-        parts.append(separator.join([item(obj) for obj in some]))
+        parts.append(await work_on(some, rendering.slice_bytes, partial(_joined, rendering)))
     return parts
+
+
+def _joined(rendering: Rendering, objects: Sequence[CachedObject]) -> bytes:
+    """Return some items of a list."""
+    item = rendering.item
+    return rendering.separator.join([item(obj) for obj in objects])
 
 
 async def list_bytes(rendering: Rendering, objects: Sequence[CachedObject]) -> int:
@@ -235,7 +242,7 @@ async def list_bytes(rendering: Rendering, objects: Sequence[CachedObject]) -> i
     for number, some in enumerate(weighed_slices(objects, rendering.slice_bytes)):
         if number:
             await asyncio.sleep(0)
-        size += sum([len(rendering.item(obj)) for obj in some])
+        size += len(await work_on(some, rendering.slice_bytes, partial(_joined, rendering)))
     return size
 
 
@@ -262,7 +269,7 @@ async def _send_list(sink: Sink, rendering: Rendering, head: bytes, objects: Seq
                 await take_turns(sink)
                 if rendering.separator:
                     sink.send(rendering.separator)
-            sink.send(rendering.separator.join([rendering.item(obj) for obj in some]))
+            sink.send(await work_on(some, rendering.slice_bytes, partial(_joined, rendering)))
         sink.send(rendering.list_end)
     except TimeoutError:
         pass  # the client takes nothing any more

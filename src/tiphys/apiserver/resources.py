@@ -253,7 +253,7 @@ class Resources:
         obj = await call.read_body(context)
         context.warnings += drop_repeated_owners(obj)
         written = await self._registry.create(call.kind, namespace, obj, context)
-        return answer_written(call, written, context)
+        return await answer_written(call, written, context)
 
     async def _delete(self, call: Call, namespace: str) -> Response:
         context = call.context()
@@ -262,7 +262,7 @@ class Resources:
         if written.removed and call.kind.plural not in _RETURNS_DELETED:
             status = deleted_status(call.kind, written.obj)
             return present(Response(200, status, headers=warning_headers(context.warnings)), call.request)
-        return answer_written(call, written, context)
+        return await answer_written(call, written, context)
 
     async def _delete_collection(self, call: Call, namespace: str) -> Answer:
         context = call.context()
@@ -324,7 +324,7 @@ async def write_part(call: Call, namespace: str, subresource: str, combine: Comb
     else:
         make = await registry.heavy.run(len(call.request.body), make_patch, call.request, kind, context)
         written = await registry.update(kind, namespace, name, make, context, combine=combine)
-    return answer_written(call, written, context)
+    return await answer_written(call, written, context)
 
 
 def is_apply(request: Request) -> bool:
@@ -350,10 +350,10 @@ async def _apply(call: Call, namespace: str, combine: Combine | None, context: W
     )
 
 
-def answer_written(call: Call, written: Written, context: WriteContext) -> Response:
+async def answer_written(call: Call, written: Written, context: WriteContext) -> Response:
     """Return the answer for a written object, in the version and form that the request wants."""
     status = 201 if written.created else 200
-    response = call.reads.render_object(call.kind, written.body, call.request, status=status)
+    response = await call.reads.render_written(call.kind, written.body, call.request, status=status)
     if context.warnings:
         response.headers = [*response.headers, *warning_headers(context.warnings)]
     return response

@@ -10,7 +10,7 @@ Invariant: the work of one slice takes about 10 ms at most: SLICE_OBJECTS of usu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from tiphys.wire.message import Sink
@@ -20,6 +20,8 @@ SLICE_BYTES = 2 * 1024 * 1024
 """Stored bytes of objects that are copied in one slice."""
 DECODED_SLICE_BYTES = 256 * 1024
 """Stored bytes of objects that are decoded in one slice, to be encoded otherwise."""
+ENCODED_SLICE_BYTES = 64 * 1024
+"""The same where Python encodes, field by field."""
 TAKE_S = 120.0
 """How long a client may take for one slice: what is still to be sent is held for it."""
 T = TypeVar("T")
@@ -64,6 +66,13 @@ def weighed_slices(objects: Sequence[S], limit_bytes: int = SLICE_BYTES) -> Iter
                 start, size_bytes = at, 0
             size_bytes += len(obj.value)
         yield some[start:] if start else some
+
+
+async def work_on(objects: Sequence[S], limit_bytes: int, work: Callable[[Sequence[S]], T]) -> T:
+    """Do the work of one slice of `weighed_slices`: in a thread if it is one object that is larger than a slice."""
+    if len(objects) == 1 and len(objects[0].value) > limit_bytes:
+        return await asyncio.to_thread(work, objects)
+    return work(objects)
 
 
 async def take_turns(sink: Sink) -> None:

@@ -6,7 +6,8 @@ when it has not taken more than `pending_bytes` (a slow reader is closed and com
 when the cache lost events.
 
 Where a webhook converts what a group wants, its batches wait in order until the webhook has answered (`Group.waiting`);
-watchers of such groups begin each at its own revision, so none gets what waited before it came.
+watchers of such groups begin each at its own revision, so none gets what waited before it came. Batches wait too while
+an object is encoded that is so large that it is done in a thread; nobody joins the group until they are sent.
 
 The file is long because a watch's way from its first state to live events is one story.
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_left
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tiphys.api.selectors import FieldRequirement
@@ -103,23 +104,43 @@ class Group:
     def encode(self, events: Sequence[CachedEvent]) -> bytes:
         """Return the frames of the events that concern this group, b"" if none does."""
         frames: list[bytes] = []
+        for event, kind, obj, columns in self._shown(events):
+            key = (self.rendering.key, kind, columns)
+            frame = event.encoded.get(key)
+            if frame is None:
+                frame = event.encoded[key] = self._frame(kind, obj, columns)
+            frames.append(frame)
+        self.frames = len(frames)
+        return frames[0] if len(frames) == 1 else b"".join(frames)
+
+    def _shown(self, events: Sequence[CachedEvent]) -> Iterator[tuple[CachedEvent, str, CachedObject, bool]]:
+        """Yield the events that concern this group: what each is to it, the object, and whether columns go with it."""
         columns = self.columns
         for event in events:
             if event.revision <= self.after:
                 continue
             found = transition(self.selection, event)
-            if found is None:
-                continue
-            kind, obj = found
-            key = (self.rendering.key, kind, columns)
-            frame = event.encoded.get(key)
-            if frame is None:
-                frame = self.rendering.frame(kind, self.rendering.single(obj, columns=columns))
-                event.encoded[key] = frame
-            frames.append(frame)
-            columns = False
-        self.frames = len(frames)
-        return frames[0] if len(frames) == 1 else b"".join(frames)
+            if found is not None:
+                yield event, found[0], found[1], columns
+                columns = False
+
+    def _frame(self, kind: str, obj: CachedObject, columns: bool) -> bytes:
+        return self.rendering.frame(kind, self.rendering.single(obj, columns=columns))
+
+    def has_large(self, events: Sequence[CachedEvent]) -> bool:
+        """Tell whether encoding some events could hold the loop for too long."""
+        limit = self.rendering.slice_bytes
+        return any(len(event.object.value) > limit for event in events)
+
+    async def encode_large(self, events: Sequence[CachedEvent]) -> None:
+        """Encode in a thread what would hold the loop; `encode` then finds it done. Others run meanwhile."""
+        made: list[tuple[CachedEvent, Hashable, bytes]] = []
+        for event, kind, obj, columns in list(self._shown(events)):
+            if len(obj.value) > self.rendering.slice_bytes:
+                frame = await asyncio.to_thread(self._frame, kind, obj, columns)
+                made.append((event, (self.rendering.key, kind, columns), frame))
+        for event, key, frame in made:
+            event.encoded[key] = frame
 
     def take(self, watcher: Watcher) -> None:
         """Put a watcher in."""
@@ -239,13 +260,14 @@ class Fanout:
     def deliver(self, events: Sequence[CachedEvent]) -> None:
         """Send a batch to every group that it concerns."""
         begun: list[Group] = []
+        largest = max([len(event.object.value) for event in events])
         for group in self._concerned(events):
-            if group.converts:
-                self._send_converted(group, events)
+            if group.converts or group.pump is not None or largest > group.rendering.slice_bytes:
+                self._send_prepared(group, events)
             elif self._send(group, events) and group.columns:
                 begun.append(group)
         for group in begun:  # not before every group has this batch
-            self._move(group)
+            self._move(group, columns=False)
         _forget_frames(events)
 
     def _send(self, group: Group, events: Sequence[CachedEvent]) -> bool:
@@ -268,27 +290,38 @@ class Fanout:
             sent.counts[bisect_left(EVENT_BYTES, size_bytes / events)] += events
             sent.total += size_bytes
 
-    def _send_converted(self, group: Group, events: Sequence[CachedEvent]) -> None:
-        """Send a batch to a group at once if nothing of it has to be converted, or else queue it."""
-        if group.pump is None and not self._unready(group.selection, events):
+    def _send_prepared(self, group: Group, events: Sequence[CachedEvent]) -> None:
+        """Send a batch to a group at once if nothing of it has to be converted or encoded first, or else queue it."""
+        if group.pump is None and not group.has_large(events) and not self._unready(group.selection, events):
             if self._send(group, events):
                 group.columns = False  # nobody else joins this group: the cache is beyond its revision
             return
         group.waiting += events
         if len(group.waiting) > WAITING_EVENTS:
-            log.warning("a conversion webhook does not keep up with %s; its watches end", self.resource.prefix)
+            log.warning("preparing the changes of %s does not keep up; their watches end", self.resource.prefix)
             for watcher in list(group.watchers):
                 self.close(watcher)
         elif group.pump is None:
+            if not group.converts:
+                self._register(group, (group.key, object()))  # a key that nobody asks for
             group.pump = asyncio.get_running_loop().create_task(self._pump(group), name="watch-conversion")
 
+    def _register(self, group: Group, key: Hashable) -> None:
+        """Have a group found by another key."""
+        del self._groups[group.key]
+        self._unshelve(group)
+        group.key = key
+        self._groups[key] = self._shelf(group, make=True)[key] = group
+
     async def _pump(self, group: Group) -> None:
-        """Convert and send what waits for a group. A worker boundary: its watches end when that fails."""
+        """Prepare and send what waits for a group. A worker boundary: its watches end when that fails."""
         watchers: list[Watcher] = []
         try:
             while group.waiting:
                 events, group.waiting = group.waiting, []
-                await self._prepare(group.selection, events)
+                if group.converts:
+                    await self._prepare(group.selection, events)
+                await group.encode_large(events)
                 if self._send(group, events):
                     group.columns = False
                 _forget_frames(events)
@@ -297,11 +330,13 @@ class Fanout:
             for watcher in watchers:
                 watcher.sink.send(_error_frame(group.rendering, error))
         except Exception:
-            log.exception("converting changes of %s failed; the watches that wanted them end", self.resource.prefix)
+            log.exception("preparing changes of %s failed; the watches that wanted them end", self.resource.prefix)
             watchers = list(group.watchers)
         group.pump = None
         for watcher in watchers:
             self.close(watcher)
+        if not group.converts:
+            self._move(group, columns=group.columns)  # to those who came meanwhile
 
     def _unready(self, selection: Selection, events: Sequence[CachedEvent]) -> list[CachedObject]:
         """Return the objects that a webhook has to convert before it is known what a watch shows of some events."""
@@ -331,11 +366,11 @@ class Fanout:
                 self.close(watcher)
             return b""
 
-    def _move(self, group: Group) -> None:
-        """After their first event, watchers of tables go on in the group without columns."""
+    def _move(self, group: Group, *, columns: bool) -> None:
+        """Have the watchers of a group go on in the one that others join: without columns after their first event."""
         for watcher in list(group.watchers):
             self.leave(watcher)
-            self.join(watcher, make_group(group.selection, group.rendering, group.bookmarks, group.after, False))
+            self.join(watcher, make_group(group.selection, group.rendering, group.bookmarks, group.after, columns))
 
     def _close_slow(self, group: Group) -> None:
         group.unchecked_bytes = 0
@@ -445,11 +480,18 @@ class Fanout:
                         await self._take_turns(watcher)
                     if converts:
                         await self._converter.prepare(selection.kind, some)
-                    self._send_state(opening, some)
+                    if len(some) == 1 and len(some[0].value) > opening.rendering.slice_bytes:
+                        await self._send_large(opening, some[0])
+                    else:
+                        self._send_state(opening, some)
                 self._end_state(opening)
             while events := self._events_after(opening.revision):
                 cut = _cut(events, opening.rendering.slice_bytes)
                 waited = converts and await self._prepare(selection, events[:cut])
+                group = opening.group(0)
+                if group.has_large(events[:cut]):
+                    await group.encode_large(events[:cut])
+                    waited = True
                 self._send_events(opening, events[:cut])
                 opening.revision = events[:cut][-1].revision
                 if cut >= len(events) and not waited:
@@ -503,6 +545,18 @@ class Fanout:
             watcher.sink.send(b"".join(frames))
             watcher.limit_bytes += size
             self._count(selection.kind.version, len(frames), size)
+
+    async def _send_large(self, opening: Opening, obj: CachedObject) -> None:
+        """Send one object as ADDED if it is selected, encoded in a thread."""
+        if not opening.options.selection.matches(obj):
+            return
+        rendering, watcher = opening.rendering, opening.watcher
+        single = await asyncio.to_thread(rendering.single, obj, columns=opening.columns)
+        frame = rendering.frame("ADDED", single)
+        opening.columns = False
+        watcher.sink.send(frame)
+        watcher.limit_bytes += len(frame)
+        self._count(opening.options.selection.kind.version, 1, len(frame))
 
     def _end_state(self, opening: Opening) -> None:
         """Tell that the initial state is complete, where that was asked for."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+
 import pytest
 from reads_world import CONFIG_MAP, PARTIAL, POD, TABLE, Peer, World, ask, refused
 
 from tiphys.apiserver.cache import WatchCache
 from tiphys.apiserver.options import Selection
 from tiphys.apiserver.reads import Reads
+from tiphys.apiserver.rendering import PlainRendering
+from tiphys.apiserver.table import TableRendering
 from tiphys.base.clock import ManualClock, Randomness
 from tiphys.store.interface import Operation
 
@@ -134,6 +139,38 @@ async def test_an_event_is_matched_and_encoded_once_for_all_who_want_the_same(
     assert all(sent is first for peer in peers for sent, first in zip(peer.sent, peers[0].sent, strict=True))
     assert len(peers[0].sent) == 3
     assert len(asked) == 5, "the new object each time, and the old one when there was one"
+
+
+@pytest.mark.parametrize("accept", ["", TABLE])
+@pytest.mark.parametrize("seed", range(6))
+async def test_watches_of_large_objects_lose_and_repeat_nothing(
+    world: World, accept: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = random.Random(seed)
+    for rendering in (PlainRendering, TableRendering):
+        monkeypatch.setattr(rendering, "slice_bytes", 400)  # objects of more are encoded in a thread
+    watches: list[tuple[int, Peer]] = []
+    written: list[int] = []
+    for number in range(40):
+        pad = "x" * draw.choice((10, 600))
+        written.append(await world.put(f"p{number % 3}", annotations={"pad": pad}))
+        if draw.random() < 0.5:
+            await asyncio.sleep(0)
+        if draw.random() < 0.3:
+            await world.cache.refresh()
+            since = max(1, draw.choice((written[-1], written[-1] - 2)))
+            watches.append((since, await world.watch(accept=accept, resourceVersion=since)))
+    await world.cache.refresh()
+    for since, peer in watches:
+        due = [revision for revision in written if revision > since]
+        async with asyncio.timeout(5):
+            while b"".join(peer.sent).count(b"\n") < len(due):  # noqa: ASYNC110 - threads encode
+                await asyncio.sleep(0.001)
+        objects = [event["object"] for event in peer.events()]
+        if accept:
+            assert [bool(table["columnDefinitions"]) for table in objects] == [n == 0 for n in range(len(due))]
+            objects = [table["rows"][0]["object"] for table in objects]
+        assert [int(obj["metadata"]["resourceVersion"]) for obj in objects] == due
 
 
 async def test_only_the_first_table_of_a_watch_has_columns(world: World) -> None:
