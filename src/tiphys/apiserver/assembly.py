@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from tiphys.api.kind import Kind, Kinds
 from tiphys.api.kinds import builtin_kinds
@@ -75,6 +75,7 @@ from tiphys.apiserver.tokens import Tokens
 from tiphys.apiserver.webhooks.client import WebhookClient
 from tiphys.apiserver.webhooks.plugins import webhook_plugins
 from tiphys.base.clock import Clock, Randomness
+from tiphys.base.errors import TiphysError
 from tiphys.base.metrics import Metrics
 from tiphys.store.interface import Store
 from tiphys.wire.message import Handler, Request
@@ -116,6 +117,10 @@ class ApiServerConfig:
     """Whose word is taken for whom, and how this server names users to aggregated ones; None does neither."""
 
 
+class BackgroundFailed(TiphysError):
+    """Work beside the requests came to an end that should have none."""
+
+
 @dataclass(slots=True)
 class Assembled:
     """A running API server without sockets."""
@@ -139,6 +144,16 @@ class Assembled:
     def sends_on(self, request: Request) -> bool:
         """Tell whether a request goes on to another server, its body with it."""
         return self.aggregator.find(request.path) is not None or parse_request_info(request).subresource == "proxy"
+
+    async def wait_for_failure(self) -> NoReturn:
+        """Raise BackgroundFailed when something ends that should go on until `stop`: without it the server would answer
+        and fall behind for ever."""
+        follower = self.cache.follower
+        assert follower is not None, "the cache is started"
+        ended, _ = await asyncio.wait((follower, *self._tasks), return_when=asyncio.FIRST_COMPLETED)
+        task = ended.pop()
+        why = None if task.cancelled() else task.exception()
+        raise BackgroundFailed(f"the background task {task.get_name()} of the API server ended: {why!r}") from why
 
     async def stop(self) -> None:
         """Stop background tasks and the watch cache; the store is the caller's."""

@@ -21,6 +21,7 @@ from sys import intern
 
 from tiphys.apiserver.cached import CachedEvent, CachedObject, splice_revision
 from tiphys.apiserver.ordered import OrderedObjects
+from tiphys.base.errors import gateway_timeout
 from tiphys.base.orderedset import OrderedSet
 from tiphys.store.interface import Compacted, Event, Store, StoreFailed
 from tiphys.store.ledger import FIRST_REVISION
@@ -238,6 +239,11 @@ class WatchCache:
         if not replayed.done():
             self._task.result()
 
+    @property
+    def follower(self) -> asyncio.Task[None] | None:
+        """Return the task that follows the store between `start` and `stop`."""
+        return self._task
+
     async def stop(self) -> None:
         """Stop following and close all watchers. Idempotent."""
         task, self._task = self._task, None
@@ -263,7 +269,7 @@ class WatchCache:
         return list(self._resources.values())
 
     async def wait_for(self, revision: int, timeout_s: float = 3.0) -> None:
-        """Return when the cache reflects `revision`. Raises TimeoutError."""
+        """Return when the cache reflects `revision`. Raises ApiError(504), which undoes nothing that was committed."""
         if self._revision >= revision:
             return
         loop = asyncio.get_running_loop()
@@ -277,7 +283,10 @@ class WatchCache:
                 timer.cancel()
             if self._revision >= revision:
                 return
-        raise TimeoutError(f"the watch cache is at revision {self._revision}, not {revision}, after {timeout_s:g} s")
+        raise gateway_timeout(
+            f"the watch cache does not keep up with the store: it is at revision {self._revision} and not at {revision} "
+            f"after {timeout_s:g} s; what was written is stored, look again in a moment"
+        )
 
     async def refresh(self, timeout_s: float = 3.0) -> None:
         """Return when the cache reflects every commit that was answered before this call."""

@@ -23,7 +23,7 @@ from tiphys.apiserver.continuation import (
 )
 from tiphys.apiserver.options import EXACT, ListOptions, Selection
 from tiphys.apiserver.slices import weighed_slices
-from tiphys.base.errors import bad_request, gateway_timeout
+from tiphys.base.errors import ApiError, bad_request
 from tiphys.store.interface import Compacted, FutureRevision, Store
 
 OLD_PIECE = 1000
@@ -61,10 +61,10 @@ async def await_revision(cache: WatchCache, resource_version: str, revision: int
             await cache.wait_for(revision, timeout_s)
         else:
             await cache.refresh(timeout_s)
-    except TimeoutError as error:
+    except ApiError as error:
         if revision:
             raise too_large_revision(revision, cache.revision()) from error
-        raise gateway_timeout("the watch cache does not keep up with the store; try again") from error
+        raise
 
 
 Prepare = Callable[[Sequence[CachedObject]], Awaitable[object]]

@@ -107,7 +107,7 @@ async def run_apiserver(config: ClusterConfig, pki: Pki, sockets: Sequence[socke
         await server.listen([s.dup() for s in sockets])
         notify("apiserver")
         settle_memory()
-        await asyncio.Event().wait()
+        await assembled.wait_for_failure()
 
 
 async def _become_unready(assembled: Assembled, delay_s: float) -> None:

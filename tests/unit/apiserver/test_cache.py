@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tiphys.apiserver.cache import WatchCache, splice_revision
+from tiphys.base.errors import ApiError
 from tiphys.store.interface import Operation
 from tiphys.store.memory import MemoryStore
 
@@ -87,7 +88,7 @@ async def test_reading_own_writes(store: MemoryStore, cache: WatchCache) -> None
     await store.commit([Operation("/elsewhere", b"x")])
     await cache.refresh()
     assert cache.revision() == store.current_revision()
-    with pytest.raises(TimeoutError):
+    with pytest.raises(ApiError, match="what was written is stored"):
         await cache.wait_for(10_000, 0.01)
 
 

@@ -13,6 +13,7 @@ import pytest
 from assembled_server import running_server
 
 from tiphys.apiserver.cache import WatchCache
+from tiphys.base.errors import ApiError
 from tiphys.store.interface import Operation
 from tiphys.store.memory import MemoryStore
 
@@ -78,7 +79,7 @@ async def test_a_cache_that_is_really_behind_is_waited_for_no_longer_than_asked(
     await cache.start()
     value = b'{"apiVersion":"v1","kind":"ConfigMap","metadata":{}}'
     revision = await store.commit([Operation("/registry/core/configmaps/a/b", value)])
-    with pytest.raises(TimeoutError, match=f"at revision {revision}, not {revision + 1}, after 0.02 s"):
+    with pytest.raises(ApiError, match=f"at revision {revision} and not at {revision + 1} after 0.02 s"):
         await cache.wait_for(revision + 1, 0.02)
     await cache.stop()
     await store.stop()
