@@ -2,7 +2,8 @@
 
 Makes 1,000 ConfigMaps of 200 bytes and 500 Pods of 3.7 KB, then runs each operation for some seconds. Prints a JSON
 line an operation: requests a second, p50 and p99 in ms, and the CPU (user + system, all its processes) of one request,
-which holds better on a noisy machine than times do. `list-pods-gzip` asks for a compressed answer; `mix` is what controllers
+which holds better on a noisy machine than times do. Where `perf` may count, it also tells the thousands of instructions
+of one request, in the program and in the kernel: these hardly depend on who else uses the machine. `list-pods-gzip` asks for a compressed answer; `mix` is what controllers
 do; `delete-configmap` deletes 3,000 objects with this program's own threads.
 
 Run: python benchmarks/api_load.py [--seconds 5] [--connections 16,64] [--operations get-pod,...] [--accept TYPE]
@@ -20,6 +21,7 @@ import subprocess
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -148,8 +150,9 @@ def load(target: Target, operation: str, connections: int, seconds: int, accept:
     """Run one operation and return its figures."""
     environment = {**os.environ, "OPERATION": operation, "TOKEN": target.token, "ACCEPT": accept}
     command = ["wrk", "-t2", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(SCRIPT), target.url]
+    counting, counts = counted(target.pids)
     before_s = cpu_s(target.pids)
-    said = subprocess.run(command, env=environment, capture_output=True, text=True)
+    said = subprocess.run([*counting, *command], env=environment, capture_output=True, text=True)
     used_s = cpu_s(target.pids) - before_s
     line = next((line for line in said.stdout.splitlines() if line.startswith("RESULT ")), None)
     if line is None:
@@ -157,7 +160,27 @@ def load(target: Target, operation: str, connections: int, seconds: int, accept:
     figures = json.loads(line.removeprefix("RESULT "))
     requests = figures.pop("requests")
     cpu = {"cpu_ms_per_request": round(used_s * 1000 / max(1, requests), 4)} if target.pids else {}
+    for place, count in counts(said.stderr).items():
+        cpu[f"kinstructions_{place}"] = round(count / 1000 / max(1, requests), 1)
     return {"benchmark": "api_load", "operation": operation, "connections": connections, **figures, **cpu}
+
+
+EVENTS = {"instructions:u": "program", "instructions:k": "kernel"}
+
+
+def counted(pids: dict[str, int]) -> tuple[list[str], Callable[[str], dict[str, float]]]:
+    """Return what to put before a command so that the processes' instructions are counted meanwhile, and what reads the
+    counts from its standard error; nothing where nobody can count."""
+    perf = ["perf", "stat", "-x,", "-e", ",".join(EVENTS), "-p", ",".join(map(str, pids.values())), "--"]
+    usable = pids and shutil.which("perf") and subprocess.run([*perf, "true"], capture_output=True).returncode == 0
+    if not usable:
+        return [], lambda text: {}
+
+    def read(text: str) -> dict[str, float]:
+        rows = [line.split(",") for line in text.splitlines() if line.count(",") > 3]
+        return {EVENTS[row[2]]: float(row[0]) for row in rows if row[2] in EVENTS and row[0].isdigit()}
+
+    return perf, read
 
 
 def cpu_s(pids: dict[str, int]) -> float:
