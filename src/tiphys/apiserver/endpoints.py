@@ -12,6 +12,7 @@ reference, EndpointSlice v1 (conditions).
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ SERVICE_NAME = "kubernetes.io/service-name"
 """Label of an EndpointSlice: the Service whose endpoints it has."""
 REMEMBERED = 256
 """Service ports whose addresses are kept; all are forgotten when there are more."""
+NOBODY_THERE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
+"""What dialling a pod that is gone comes to: it refuses, or its address leads nowhere. Nothing was sent to it."""
 SIMULATED_RUNTIME = "tiphys-simulated://"
 
 

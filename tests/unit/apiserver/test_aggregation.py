@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from extension_server import DEFINITION, GROUP, ROOT, VERSION, ExtensionServer, ready, service_manifests
 
 from tiphys.apiserver.assembly import ApiServerConfig, Assembled, assemble
+from tiphys.apiserver.endpoints import ServiceResolver
 from tiphys.apiserver.frontproxy import FrontProxy
 from tiphys.base.clock import ManualClock, Randomness
 from tiphys.store.memory import MemoryStore
@@ -116,6 +118,21 @@ async def test_requests_reach_it_with_the_user_and_nothing_else_of_the_client(wo
     status, _ = await world.ask("GET", f"{FLUNDERS}/two")
     assert status == 404
     assert (await world.ask("DELETE", f"{FLUNDERS}/one"))[0] == 200
+
+
+async def test_a_server_that_is_gone_is_passed_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.register()
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        gone = closed.getsockname()[1]
+
+    def addresses(*where: object) -> list[tuple[str, int]]:
+        return [("127.0.0.1", gone), ("127.0.0.1", world.extension.port)]
+
+    monkeypatch.setattr(ServiceResolver, "addresses", addresses)
+    for number in range(6):
+        status, _ = await world.ask("POST", FLUNDERS, {"metadata": {"name": f"f{number}"}, "spec": {}})
+        assert status == 201
 
 
 async def test_this_server_authorizes_first(world: World) -> None:

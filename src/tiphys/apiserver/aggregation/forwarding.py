@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from tiphys.apiserver.aggregation.apiservices import ApiService, ServiceReference
 from tiphys.apiserver.backends import Backends, Target, passed_headers
-from tiphys.apiserver.endpoints import Address, NotRoutable, ServiceResolver
+from tiphys.apiserver.endpoints import NOBODY_THERE, Address, NotRoutable, ServiceResolver
 from tiphys.apiserver.frontproxy import FrontProxy, identity_headers
 from tiphys.apiserver.user import MASTERS, User
 from tiphys.base.errors import ApiError, TiphysError
@@ -56,32 +56,42 @@ class Forwarder:
         if not service.available:
             return _unavailable()
         try:
-            target = self.target(service)
+            targets = self.targets(service)
         except (NotRoutable, BadAuthority):
             return _unavailable()
         headers = passed_headers(request, *identity_headers(user))
         headers.append(("X-Forwarded-Uri", quote(request.path, safe="$&+,/:;=@~")))
         query = f"?{request.raw_query}" if request.raw_query else ""
         watches = request.param("watch") in ("1", "true") if request.raw_query else False
-        try:
-            return await self._backends.forward(
-                request,
-                target,
-                f"{request.raw_path or quote(request.path)}{query}",
-                headers=headers,
-                timeout_s=None if watches else HEAD_TIMEOUT_S,
-            )
-        except ApiError as error:
-            return Response(503, f"{error.message}\n".encode(), _TEXT)
+        failure = ""
+        for target in targets:
+            try:
+                return await self._backends.forward(
+                    request,
+                    target,
+                    f"{request.raw_path or quote(request.path)}{query}",
+                    headers=headers,
+                    timeout_s=None if watches else HEAD_TIMEOUT_S,
+                )
+            except ApiError as error:
+                failure = error.message
+                if not (isinstance(error.__cause__, OSError) and error.__cause__.errno in NOBODY_THERE):
+                    break
+        return Response(503, f"{failure}\n".encode(), _TEXT)
 
-    def target(self, service: ApiService, *, checked: bool = True) -> Target:
-        """Return one of the servers behind an APIService. `checked` False takes its certificate as it is.
+    def targets(self, service: ApiService) -> list[Target]:
+        """Return the servers behind an APIService in the order in which they are tried, any of them first.
 
         Raises NotRoutable, BadAuthority.
         """
         assert service.service is not None, "a local APIService is not forwarded"
         found = self.addresses(service.service)
-        return self.at(service, *found[self._choose(len(found))], checked=checked)
+        first = self._choose(len(found))
+        return [self.at(service, *address) for address in found[first:] + found[:first]]
+
+    def target(self, service: ApiService) -> Target:
+        """Return one of them. Raises NotRoutable, BadAuthority."""
+        return self.targets(service)[0]
 
     def addresses(self, reference: ServiceReference) -> list[Address]:
         """Return every address that answers for a Service. Raises NotRoutable."""

@@ -13,7 +13,6 @@ CustomResourceDefinitions", "Webhook conversion".
 from __future__ import annotations
 
 import asyncio
-import errno
 import ssl
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ import orjson
 
 from tiphys.api.causes import go_quote
 from tiphys.api.kind import JsonObject
-from tiphys.apiserver.endpoints import Address, NotRoutable, ServiceResolver
+from tiphys.apiserver.endpoints import NOBODY_THERE, Address, NotRoutable, ServiceResolver
 from tiphys.apiserver.webhooks.certificates import explain
 from tiphys.apiserver.webhooks.failures import CERTIFICATE, describe_failure, describe_status
 from tiphys.apiserver.webhooks.loopback import ask_self, is_own
@@ -42,8 +41,6 @@ _HEADERS = (
     ("accept", "application/json, */*"),
     ("content-type", "application/json"),
 )
-_NOBODY_THERE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
-"""A pod that is gone refuses, or its address leads nowhere: nothing was sent to it."""
 NO_NETWORK = "this API server runs in a simulation without a network; it reaches no webhook"
 
 
@@ -201,7 +198,7 @@ class WebhookClient:
                     limit_bytes=ANSWER_LIMIT_BYTES,
                 )
             except OSError as error:
-                if error.errno in _NOBODY_THERE and left:
+                if error.errno in NOBODY_THERE and left:
                     continue
                 if isinstance(error, TimeoutError) and error.errno is None:
                     raise
