@@ -24,7 +24,6 @@ BLANKET = {
     "apiserver/cache.py": "the request boundary of every watch of a resource",
     "apiserver/dirtynames.py": "the worker boundary",
     "apiserver/fairness/upkeep.py": "the worker boundary",
-    "apiserver/deadlines.py": "what a coroutine is thrown, it is thrown on",
     "apiserver/pipeline.py": "the request boundary",
     "apiserver/watches.py": "the request boundary of watches",
     "base/virtualloop.py": "what a worker thread raises is handed to its caller",

@@ -19,6 +19,7 @@ from tiphys.api.causes import go_quote
 from tiphys.apiserver.requestinfo import RequestInfo
 from tiphys.base.errors import bad_request, gateway_timeout
 from tiphys.wire.message import Request
+from tiphys.wire.step import resumed
 
 T = TypeVar("T")
 
@@ -91,6 +92,7 @@ def within(coroutine: Coroutine[Any, Any, T], timeout_s: float) -> Generator[Any
     return (yield from _supervised(coroutine, waits_for, timeout_s))
 
 
+@types.coroutine
 def _supervised(coroutine: Coroutine[Any, Any, T], waits_for: Any, timeout_s: float) -> Generator[Any, Any, T]:
     task = asyncio.current_task()
     assert task is not None, "requests run in tasks, or in what stands in for one"
@@ -103,20 +105,9 @@ def _supervised(coroutine: Coroutine[Any, Any, T], waits_for: Any, timeout_s: fl
 
     timer = asyncio.get_running_loop().call_later(timeout_s, expire)
     try:
-        while True:
-            try:
-                value = yield waits_for
-            except GeneratorExit:
-                coroutine.close()
-                raise
-            except BaseException as error:  # noqa: BLE001 - thrown on into the coroutine
-                waits_for = coroutine.throw(error)
-            else:
-                waits_for = coroutine.send(value)
-    except StopIteration as stop:
+        result: T = yield from resumed(coroutine, waits_for)
         if late:
             task.uncancel()
-        result: T = stop.value
         return result
     except asyncio.CancelledError:
         if late and task.uncancel() == 0:

@@ -92,12 +92,13 @@ class Stepper:
 
 
 async def _go_on(coroutine: Coroutine[Any, Any, T], waits_for: Any) -> T:
-    return await _resumed(coroutine, waits_for)
+    return await resumed(coroutine, waits_for)
 
 
 @types.coroutine
-def _resumed(coroutine: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
-    """Continue a coroutine that already yielded `waits_for`."""
+def resumed(coroutine: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
+    """Continue a coroutine that has yielded `waits_for`, and return its result: what the loop sends or throws here goes
+    on into it."""
     try:
         while True:
             try:
