@@ -14,9 +14,9 @@ from typing import Any
 
 from direct_api import Answer, Api, Json, Watch
 
-from tiphys.api.protobuf import MAGIC, META, ProtobufError, decode_protobuf, encode_object
+from tiphys.api.protobuf import MAGIC, ProtobufError, decode_protobuf, encode_object
 from tiphys.api.protobufdecoder import decode_message, read_varint
-from tiphys.api.protobuftable import message_name
+from tiphys.api.protobuftable import META, message_name
 
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 ACCEPT = f"{PROTOBUF},application/json"

@@ -10,7 +10,7 @@ from typing import Any
 
 from direct_api import Api
 
-TOTAL = 60
+TOTAL = 40
 
 
 def test_pages_belong_together(api: Api, namespace: str) -> None:

@@ -159,14 +159,17 @@ def test_a_kind_with_a_schema(define: Define, documents: Documents, kubectl: Kub
     documents.wait_for(kind, "v1", FOO)
     _create_and_apply(kubectl, kind, spec={"bars": [{"name": "test-bar"}]})
     head = {"kind": kind.kind, "apiVersion": f"{kind.group}/v1", "metadata": {"name": "test-cr"}}
-    for spec, complaint in (
-        ({"bars": [{"name": "test-bar", "feeling": "NonExistentValue"}]}, 'Unsupported value: "NonExistentValue"'),
-        ({"foo": True}, 'unknown field "spec.foo"'),
-        ({"bars": [{"age": "10"}]}, "spec.bars[0].name: Required value"),
+    for verb, spec, complaint in (
+        (
+            "create",
+            {"bars": [{"name": "test-bar", "feeling": "NonExistentValue"}]},
+            'Unsupported value: "NonExistentValue"',
+        ),
+        ("apply", {"foo": True}, 'unknown field "spec.foo"'),
+        ("create", {"bars": [{"age": "10"}]}, "spec.bars[0].name: Required value"),
     ):
         text = json.dumps({**head, "spec": spec})
-        assert complaint in kubectl.refused("create", "-f", "-", stdin=text)
-        assert complaint in kubectl.refused("apply", "-f", "-", stdin=text)
+        assert complaint in kubectl.refused(verb, "-f", "-", stdin=text)
     _explains(
         kubectl,
         kind.plural,
