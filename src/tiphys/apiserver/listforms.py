@@ -14,12 +14,13 @@ from typing import Any
 import orjson
 
 from tiphys.apiserver.cached import CachedObject
-from tiphys.apiserver.heavy import HEAVY_BYTES
 from tiphys.apiserver.rendering import Rendering
-from tiphys.apiserver.slices import DECODED_SLICE_BYTES, slices, weighed_slices, work_on
+from tiphys.apiserver.slices import ENCODED_SLICE_BYTES, slices, weighed_slices, work_on
 
 YAML_SLICE = 1
 """A pod takes 3 ms to write as YAML."""
+YAML_BYTES = 8 * 1024
+"""Larger items are written as YAML in a thread."""
 INDENT_SLICE = 50
 
 
@@ -49,7 +50,7 @@ async def yaml_list(rendering: Rendering, head: bytes, objects: Sequence[CachedO
     for number, some in enumerate(slices(objects, YAML_SLICE)):
         if number:
             await asyncio.sleep(0)
-        parts.append(await work_on(some, HEAVY_BYTES, partial(_yaml_items, rendering)))
+        parts.append(await work_on(some, YAML_BYTES, partial(_yaml_items, rendering)))
     parts.append(dump_yaml(behind) if behind else b"")
     return parts
 
@@ -67,13 +68,13 @@ async def indented_list(rendering: Rendering, head: bytes, objects: Sequence[Cac
     outer.pop(name)
     before, behind = f'{{\n  "{name}": [\n'.encode(), b"\n  ]\n}"
     parts = [indent(outer)[:-2] + b",\n" + before[2:]]
-    pieces = (piece for some in slices(objects, INDENT_SLICE) for piece in weighed_slices(some, DECODED_SLICE_BYTES))
+    pieces = (piece for some in slices(objects, INDENT_SLICE) for piece in weighed_slices(some, ENCODED_SLICE_BYTES))
     for number, some in enumerate(pieces):
         if number:
             await asyncio.sleep(0)
         if len(parts) > 1:
             parts.append(b",\n")
-        dumped = await work_on(some, DECODED_SLICE_BYTES, partial(_indented_items, rendering, name))
+        dumped = await work_on(some, ENCODED_SLICE_BYTES, partial(_indented_items, rendering, name))
         parts.append(dumped[len(before) : -len(behind)])
     parts.append(behind)
     return parts
