@@ -10,8 +10,6 @@ and the older WebSocket form with a pair of channels for each port.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import logging
 import struct
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,6 +20,7 @@ from tiphys.wire.message import Connection, Request, Upgrade
 from tiphys.wire.spdysession import SpdySession, SpdyStream
 from tiphys.wire.websocket import (
     NORMAL,
+    Channels,
     TunnelConnection,
     WebSocket,
     accept_headers,
@@ -190,7 +189,7 @@ class _ChannelForward:
 
     def __init__(self, websocket: WebSocket, is_base64: bool, connect: Connect, ports: Sequence[int]) -> None:
         self._websocket = websocket
-        self._base64 = is_base64
+        self._channels = Channels(websocket, is_base64=is_base64)
         self._connect = connect
         self._ports = ports
         self._inward: list[asyncio.Queue[bytes]] = [asyncio.Queue(16) for _ in ports]
@@ -207,16 +206,8 @@ class _ChannelForward:
             await self._websocket.close(NORMAL)
 
     async def _pump(self) -> None:
-        while (message := await self._websocket.receive()) is not None:
-            if not message:
-                continue
-            channel, data = message[0], message[1:]
-            if self._base64:
-                channel -= ord("0")
-                try:
-                    data = base64.b64decode(data)
-                except binascii.Error:
-                    continue
+        while (message := await self._channels.receive()) is not None:
+            channel, data = message
             if channel % 2 == 0 and 0 <= channel // 2 < len(self._inward) and data:
                 await self._inward[channel // 2].put(data)
 
@@ -229,25 +220,19 @@ class _ChannelForward:
         data, error = 2 * index, 2 * index + 1
         try:
             for channel in (data, error):
-                await self._send(channel, struct.pack("<H", port))
+                await self._channels.send(channel, struct.pack("<H", port))
             opened = await _open(self._connect, port)
             if isinstance(opened, str):
-                await self._send(error, opened.encode())
+                await self._channels.send(error, opened.encode())
                 return
             reader, writer = opened
             inward = asyncio.create_task(_copy_in(self._inward[index].get, writer), name=f"port-forward-in-{port}")
             try:
                 while piece := await reader.read(READ_BYTES):
-                    await self._send(data, piece)
+                    await self._channels.send(data, piece)
             finally:
                 inward.cancel()
                 await asyncio.wait([inward])
                 writer.close()
         except OSError as failure:
             log.debug("a forwarded connection to port %d ended: %s", port, failure)
-
-    async def _send(self, channel: int, data: bytes) -> None:
-        if self._base64:
-            await self._websocket.send(bytes([channel + ord("0")]) + base64.b64encode(data), text=True)
-        else:
-            await self._websocket.send(bytes([channel]) + data)

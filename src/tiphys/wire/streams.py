@@ -11,8 +11,6 @@ Spec: Kubernetes remote command subprotocols (channel.k8s.io to v5.channel.k8s.i
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,7 +23,7 @@ from tiphys.base.errors import ApiError, bad_request, internal
 from tiphys.wire.message import Connection, Request, Upgrade
 from tiphys.wire.portforward import upgrade_port_forward
 from tiphys.wire.spdysession import SpdySession, SpdyStream
-from tiphys.wire.websocket import FAILED, NORMAL, WebSocket, accept_headers, is_websocket, offered_protocols
+from tiphys.wire.websocket import FAILED, NORMAL, Channels, WebSocket, accept_headers, is_websocket, offered_protocols
 
 __all__ = ["RemoteCommandOptions", "RemoteSession", "upgrade_port_forward", "upgrade_remote_command"]
 
@@ -243,32 +241,24 @@ class _WebSocketSession(RemoteSession):
         super().__init__(options)
         self._websocket = websocket
         self._protocol = protocol
-        self._base64 = "base64" in protocol
+        self._channels = Channels(websocket, is_base64="base64" in protocol)
         self._structured = protocol.startswith(("v4", "v5"))
 
     async def write(self, stream: int, data: bytes) -> None:
         if data and (self.options.stdout if stream == STDOUT else self.options.stderr and not self.options.tty):
-            await self._send(stream, data)
+            await self._channels.send(stream, data)
 
     async def pump(self) -> None:
         # An empty message on the first channel tells the client that the session stands.
         first = STDOUT if self.options.stdout else STDERR if self.options.stderr else ERROR
-        await self._send(first, b"")
+        await self._channels.send(first, b"")
         try:
-            while (message := await self._websocket.receive()) is not None:
-                if message:
-                    await self._handle(message)
+            while (message := await self._channels.receive()) is not None:
+                await self._handle(*message)
         finally:
             self.end()
 
-    async def _handle(self, message: bytes) -> None:
-        channel, data = message[0], message[1:]
-        if self._base64:
-            channel -= ord("0")
-            try:
-                data = base64.b64decode(data)
-            except binascii.Error:
-                return
+    async def _handle(self, channel: int, data: bytes) -> None:
         if channel == STDIN:
             await self.feed_stdin(data)
         elif channel == RESIZE:
@@ -279,15 +269,9 @@ class _WebSocketSession(RemoteSession):
     async def finish(self, status: dict[str, Any]) -> None:
         text = orjson.dumps(status) if self._structured else _error_text(status)
         if text:
-            await self._send(ERROR, text)
+            await self._channels.send(ERROR, text)
         failed = status.get("code") == 500
         await self._websocket.close(FAILED if failed and not self._structured else NORMAL)
-
-    async def _send(self, channel: int, data: bytes) -> None:
-        if self._base64:
-            await self._websocket.send(b"%d%b" % (channel, base64.b64encode(data)), text=True)
-        else:
-            await self._websocket.send(bytes([channel]) + data)
 
 
 class _SpdyRemoteSession(RemoteSession):

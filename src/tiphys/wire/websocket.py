@@ -10,17 +10,18 @@ Spec: RFC 6455.
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tiphys.base.errors import bad_request
 from tiphys.wire.http_client import HttpPool
 from tiphys.wire.message import Connection, Request
 
 if TYPE_CHECKING:
-    from wsproto.events import Event
+    from wsproto.events import Event, Message
 
 MESSAGE_LIMIT_BYTES = 4 * 1024 * 1024
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -122,15 +123,15 @@ class WebSocket:
         except ConnectionError:
             self._ended = True
 
-    async def _gather(self, event: object) -> bytes | None:
-        data = event.data  # type: ignore[attr-defined]  # wsproto's Message
+    async def _gather(self, event: Message[Any]) -> bytes | None:
+        data = event.data
         self._message.append(data.encode() if isinstance(data, str) else bytes(data))
         self._size += len(self._message[-1])
         if self._size > MESSAGE_LIMIT_BYTES:
             await self.close(TOO_BIG, f"a message may have {MESSAGE_LIMIT_BYTES} bytes")
             self._ended = True
             return None
-        if not event.message_finished:  # type: ignore[attr-defined]
+        if not event.message_finished:
             return None
         message = b"".join(self._message)
         self._message.clear()
@@ -145,6 +146,35 @@ class WebSocket:
         except LocalProtocolError as error:
             raise ConnectionResetError("the WebSocket is closed") from error
         await self._connection.write(data)
+
+
+class Channels:
+    """Messages that begin with a byte of channel number; in the base64 form the number is a digit, the rest text."""
+
+    def __init__(self, websocket: WebSocket, *, is_base64: bool) -> None:
+        self._websocket = websocket
+        self._is_base64 = is_base64
+
+    async def receive(self) -> tuple[int, bytes] | None:
+        """Return the next message's channel and data, None at the end. Empty ones and such that are no base64 are
+        passed over."""
+        while (message := await self._websocket.receive()) is not None:
+            if not message:
+                continue
+            if not self._is_base64:
+                return message[0], message[1:]
+            try:
+                return message[0] - ord("0"), base64.b64decode(message[1:])
+            except binascii.Error:
+                continue
+        return None
+
+    async def send(self, channel: int, data: bytes) -> None:
+        """Send data on a channel. Raises ConnectionError when the peer is gone."""
+        if self._is_base64:
+            await self._websocket.send(bytes([ord("0") + channel]) + base64.b64encode(data), text=True)
+        else:
+            await self._websocket.send(bytes([channel]) + data)
 
 
 class TunnelConnection:
