@@ -45,7 +45,7 @@ def parse_body(request: Request, kind: str = "JSON") -> Any:
     if content_type == "application/json":
         return parse_json(request.body, kind)
     if content_type in YAML_TYPES:
-        return parse_yaml(request.body)
+        return parse_yaml(request.body, kind)
     if content_type == PROTOBUF:
         return parse_protobuf(request.body, kind)
     if content_type == CBOR:
@@ -132,16 +132,35 @@ def _summary(body: bytes) -> str:
     return f"{text} ..." if len(body) > SUMMARY_BYTES else text
 
 
-def parse_yaml(body: bytes) -> Any:
+def parse_yaml(body: bytes, kind: str) -> Any:
     """Return the value of a YAML body (JSON is YAML). Raises ApiError(400)."""
+    try:
+        return _yaml_value(body)
+    except BadYaml as error:
+        told = f"the object provided is unrecognized (must be of type {kind}): {error} ({_summary(body)})"
+        raise bad_request(told) from None
+
+
+def parse_applied(body: bytes) -> dict[str, Any]:
+    """Return the object of an applied configuration. Raises ApiError(400)."""
+    try:
+        value = _yaml_value(body)
+    except BadYaml as error:
+        raise bad_request(f"error decoding YAML: error converting YAML to JSON: {error}") from None
+    if value is not None and not isinstance(value, dict):
+        raise bad_request(
+            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
+            f"{go_type(value)} into Go value of type map[string]interface {{}}"
+        )
+    return value or {}
+
+
+def _yaml_value(body: bytes) -> Any:
+    """Return the value of a YAML text. Raises BadYaml, ApiError(400)."""
     try:
         return _shallow(orjson.loads(body), body)
     except orjson.JSONDecodeError:
-        pass
-    try:
         return load_yaml(body)
-    except BadYaml as error:
-        raise bad_request(f"error decoding YAML: {error}") from None
 
 
 def check_kind(obj: Any, kind: Kind) -> JsonObject:

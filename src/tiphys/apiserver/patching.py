@@ -24,9 +24,9 @@ from tiphys.apiserver.body import (
     check_kind,
     go_type,
     media_type,
+    parse_applied,
     parse_cbor,
     parse_patch,
-    parse_yaml,
     repeated_patch_fields,
     yaml_errors,
 )
@@ -75,9 +75,9 @@ def make_apply(
 ) -> tuple[JsonObject, Make]:
     """Return the applied configuration and the function that merges it. Raises ApiError(400)."""
     is_text = media_type(request) != APPLY_CBOR
-    applied = parse_yaml(request.body) if is_text else parse_cbor(request.body, kind.kind)
+    applied = parse_applied(request.body) if is_text else parse_cbor(request.body, kind.kind)
     if not isinstance(applied, dict):
-        raise bad_request("error decoding YAML: the applied configuration must be an object")
+        raise bad_request("the applied configuration must be an object")
     version = applied.get("apiVersion") or ""
     if version != kind.api_version and isinstance(version, str):
         raise bad_request(

@@ -35,9 +35,19 @@ def load_yaml(body: bytes) -> Any:
         _check_events(yaml.parse(body, Loader=loader), yaml)
         # timestamps, sets and the like have no JSON form; this also refuses keys that are not text
         return orjson.loads(orjson.dumps(yaml.load(body, Loader=loader)))
+    except yaml.MarkedYAMLError as error:
+        raise BadYaml(_go_words(error, isinstance(error, yaml.scanner.ScannerError))) from None
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         # all but the first are what the library's constructors of tagged values raise for wrong text
         raise BadYaml(" ".join(str(error).split())) from None
+
+
+def _go_words(error: Any, of_scanner: bool) -> str:
+    """Return a syntax error as Go's reader words it, which is made after the same library, lines and all."""
+    for mark in (error.problem_mark, error.context_mark):
+        if mark is not None and mark.line:
+            return f"yaml: line {mark.line + of_scanner}: {error.problem}"
+    return f"yaml: {error.problem}"
 
 
 def _check_events(events: Any, yaml: Any) -> None:
