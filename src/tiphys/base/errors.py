@@ -202,3 +202,14 @@ def from_status(status: dict[str, Any], code: int) -> ApiError:
         str(status.get("message") or f"the server answered {code}"),
         details=status.get("details"),
     )
+
+
+def tells_of_another(error: ApiError) -> bool:
+    """Return whether the object that a write meant (by its uid) is gone, changed, or has given way to a namesake.
+
+    A delete or an update with another uid is a conflict; a patch that would change the uid is invalid.
+    """
+    if error.code != 422:
+        return error.code in (404, 409)
+    causes = (error.details or {}).get("causes") or ()
+    return any(cause.get("field") == "metadata.uid" for cause in causes)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from tiphys.api.views.node import Node, Taint
 from tiphys.api.views.pod import Toleration
 from tiphys.base.clock import format_time, parse_time
-from tiphys.base.errors import ApiError
+from tiphys.base.errors import ApiError, tells_of_another
 from tiphys.client import resources
 from tiphys.client.interface import STRATEGIC_PATCH
 from tiphys.controllers.selection import key_of
@@ -118,7 +118,7 @@ class EvictionLoop:
             )
             await self.pods.delete(pod)
         except ApiError as error:
-            if error.code not in (404, 409):
+            if not tells_of_another(error):
                 raise
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tiphys.base.clock import format_time
-from tiphys.base.errors import ApiError
+from tiphys.base.errors import ApiError, tells_of_another
 from tiphys.client import resources
 from tiphys.client.interface import STRATEGIC_PATCH
 from tiphys.controllers.selection import created_s, is_active, key_of
@@ -123,7 +123,7 @@ class PodGarbageLoop:
                 )  # fmt: skip
             await self.pods.delete(pod, grace_period_s=0)
         except ApiError as error:
-            if error.code not in (404, 409):
+            if not tells_of_another(error):
                 raise
 
 

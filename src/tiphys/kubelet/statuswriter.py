@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from tiphys.base.clock import Randomness
-from tiphys.base.errors import ApiError
+from tiphys.base.errors import ApiError, tells_of_another
 from tiphys.client.interface import STRATEGIC_PATCH, Client
 from tiphys.client.resources import PODS
 from tiphys.kubelet.pod import BoundPod
@@ -77,7 +77,7 @@ class StatusWriter:
                     PODS, meta.namespace, meta.name, patch, subresource="status", patch_type=STRATEGIC_PATCH
                 )
             except (ApiError, OSError) as error:
-                if isinstance(error, ApiError) and (error.code in (404, 409) and error.reason != "TooManyRequests"):
+                if isinstance(error, ApiError) and tells_of_another(error):
                     # Gone, or a namesake took its place: the uid in the patch did not fit.
                     self._gone = True
                     return

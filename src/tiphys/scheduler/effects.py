@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from tiphys.base.clock import format_time
-from tiphys.base.errors import ApiError
+from tiphys.base.errors import ApiError, tells_of_another
 from tiphys.client import resources
 from tiphys.client.interface import STRATEGIC_PATCH, Client
 from tiphys.scheduler.state import PodInfo
@@ -112,5 +112,5 @@ async def evict(client: Client, victim: PodInfo, now_s: float) -> None:
         )
         await client.delete(resources.PODS, victim.namespace, victim.name, uid=victim.uid)
     except ApiError as error:
-        if error.code not in (404, 409):
+        if not tells_of_another(error):
             raise

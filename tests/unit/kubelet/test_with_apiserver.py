@@ -15,6 +15,8 @@ from tiphys.base.clock import Randomness, SystemClock
 from tiphys.base.errors import ApiError
 from tiphys.client.local import LocalClient
 from tiphys.client.resources import EVENTS, NODES, PODS
+from tiphys.kubelet.pod import BoundPod
+from tiphys.kubelet.statuswriter import StatusWriter
 from tiphys.store.memory import MemoryStore
 
 
@@ -102,3 +104,17 @@ async def test_fields_that_an_older_server_leaves_out_are_not_written_again_and_
     finally:
         await old.stop()
         await store.stop()
+
+
+async def test_a_status_that_meets_a_namesake_is_dropped(server: Assembled) -> None:
+    admin = LocalClient(server.handle, "admin", ("system:masters",))
+    account = {"metadata": {"name": "default"}}
+    await admin.request("POST", "/api/v1/namespaces/default/serviceaccounts", body=msgspec.json.encode(account))
+    pod = {"metadata": {"name": "web"}, "spec": {"nodeName": NODE, "containers": [{"name": "web", "image": "nginx"}]}}
+    made = msgspec.json.decode(await admin.create(PODS, "default", pod), type=BoundPod)
+    meta = msgspec.structs.replace(made.metadata, uid="of-the-one-before")
+    writer = StatusWriter(admin, Randomness(1), msgspec.structs.replace(made, metadata=meta))
+    writer.want({"phase": "Failed"})
+    async with asyncio.timeout(10):
+        await writer.flush()
+    assert (await get(admin, "web"))["status"]["phase"] == "Pending"
