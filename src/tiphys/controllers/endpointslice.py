@@ -11,7 +11,7 @@ Spec: see endpoints.py; annotation endpoints.kubernetes.io/last-change-trigger-t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 from tiphys.api.views.discovery import EndpointSlice
@@ -356,7 +356,7 @@ def dump_subsets(endpoints: Endpoints) -> list[dict[str, Any]]:
     return result
 
 
-async def _ignore_missing(call: Any) -> None:
+async def _ignore_missing(call: Awaitable[object]) -> None:
     try:
         await call
     except ApiError as error:

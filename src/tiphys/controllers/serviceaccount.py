@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from tiphys.api.views.config import ConfigMap, Namespace, ServiceAccount
-from tiphys.api.views.meta import View
+from tiphys.api.views.meta import View, metadata_of
 from tiphys.base.errors import ApiError
 from tiphys.client import resources
 from tiphys.client.interface import Resource
@@ -45,9 +45,11 @@ class Furnishing:
             self.queue.add(namespace.metadata.name)
 
     def _object_changed(self, old: View | None, new: View | None) -> None:
-        view: Any = new if new is not None else old
-        if view.metadata.name == self.name and (new is None or "data" in self.obj):
-            self.queue.add(view.metadata.namespace)
+        view = new if new is not None else old
+        assert view is not None
+        metadata = metadata_of(view)
+        if metadata.name == self.name and (new is None or "data" in self.obj):
+            self.queue.add(metadata.namespace)
 
     async def reconcile(self, key: str) -> None:
         namespace = self.namespaces.get(key)

@@ -11,7 +11,7 @@ controller: needs the signing key).
 from __future__ import annotations
 
 import base64
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tiphys.api.views.config import Secret, ServiceAccount
 from tiphys.api.views.meta import PartialObject, decode_view
@@ -21,6 +21,9 @@ from tiphys.controllers.mirror import Mirror
 from tiphys.controllers.selection import key_of
 from tiphys.controllers.shared import Controller, Shared
 from tiphys.wire.tls import signing_key_id
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 ACCOUNT_NAME = "kubernetes.io/service-account.name"
 ACCOUNT_UID = "kubernetes.io/service-account.uid"
@@ -37,7 +40,7 @@ class TokenSecretLoop:
         self.secrets: Mirror[PartialObject] = shared.mirror(resources.SECRETS, PartialObject)
         self.accounts: Mirror[ServiceAccount] = shared.mirror(resources.SERVICEACCOUNTS, ServiceAccount)
         self.queue = shared.queue()
-        self._key: Any = None
+        self._key: EllipticCurvePrivateKey | None = None
         self.secrets.on_change(self._secret_changed)
         self.accounts.on_change(self._account_changed)
 
@@ -105,11 +108,10 @@ class TokenSecretLoop:
 
     def _token(self, secret: Secret, account: ServiceAccount) -> str:
         import jwt
-        from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         if self._key is None:
-            self._key = cast(EllipticCurvePrivateKey, load_pem_private_key(self.shared.deps.signing_key_pem, None))
+            self._key = cast("EllipticCurvePrivateKey", load_pem_private_key(self.shared.deps.signing_key_pem, None))
         namespace, name = account.metadata.namespace, account.metadata.name
         claims = {
             "iss": ISSUER,

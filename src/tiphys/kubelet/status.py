@@ -15,7 +15,7 @@ from typing import Any
 
 from tiphys.api.qos import spec_qos_class
 from tiphys.api.views.pod import Container as ContainerSpec
-from tiphys.api.views.pod import ResourceRequirements
+from tiphys.api.views.pod import ResourceRequirements, VolumeMount
 from tiphys.base.clock import format_time
 from tiphys.kubelet.conditions import disruption_condition, pod_conditions, resize_conditions
 from tiphys.kubelet.container import stop_signal
@@ -346,7 +346,7 @@ def _describe_settings(
         status["stopSignal"] = signal
 
 
-def _mount_status(mount: Any) -> Json:
+def _mount_status(mount: VolumeMount) -> Json:
     entry: Json = {"name": mount.name, "mountPath": mount.mount_path}
     if mount.read_only:
         entry["readOnly"] = True
@@ -389,7 +389,7 @@ def status_patch(pod: BoundPod, old: Mapping[str, Any], new: Json) -> Json | Non
     return {"metadata": {"uid": pod.metadata.uid}, "status": changes}
 
 
-def _condition_change(new: Json, old: Any) -> Json:
+def _condition_change(new: Json, old: Mapping[str, Any] | None) -> Json:
     gone = {key: None for key in (old or {}) if key not in new and key != "lastProbeTime"}
     return {**new, **gone}
 
