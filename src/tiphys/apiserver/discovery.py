@@ -96,7 +96,7 @@ class Discovery:
         self._kinds = kinds
         self._server_address = server_address
         self._aggregator = aggregator
-        self._revision = (-1, -1)
+        self._revision: tuple[int, int, frozenset[tuple[str, str]]] = (-1, -1, frozenset())
         self._documents: dict[tuple[str, str], _Document] = {}
 
     def answer(self, request: Request) -> Response:
@@ -137,12 +137,17 @@ class Discovery:
         return None if self._aggregator is None else self._aggregator.documents
 
     @property
+    def _withdrawn(self) -> frozenset[tuple[str, str]]:
+        """Return what is not told among all groups, though it is served: nobody's APIService stands for it."""
+        return frozenset() if self._aggregator is None else self._aggregator.withdrawn
+
+    @property
     def _minor(self) -> int:
         return self._kinds.kubernetes_version[1]
 
     def _document(self, path: str, form: str) -> _Document:
         remote = self._remote
-        revision = (self._kinds.revision, 0 if remote is None else remote.revision)
+        revision = (self._kinds.revision, 0 if remote is None else remote.revision, self._withdrawn)
         if self._revision != revision:
             self._documents.clear()
             self._revision = revision
@@ -163,7 +168,7 @@ class Discovery:
         if path == "/api":
             return _aggregated({"": groups.get("", [])}, form) if form else self._core_versions(groups)
         if path == "/apis":
-            named = {name: versions for name, versions in groups.items() if name}
+            named = _without(groups, self._withdrawn)
             if form:
                 return _aggregated(named, form)
             listed = [_group(name, versions) for name, versions in named.items()]
@@ -211,6 +216,16 @@ def group_versions(kinds: Iterable[Kind], remote: Iterable[RemoteVersion] = ()) 
         versions.sort(key=lambda each: (-each.priorities[1], version_priority(each.version)))
     order = sorted(groups, key=lambda group: (-group_priority(each.priorities for each in groups[group]), group))
     return {group: groups[group] for group in order}
+
+
+def _without(groups: Groups, withdrawn: frozenset[tuple[str, str]]) -> Groups:
+    """Return the groups that have a name, without versions that are withdrawn."""
+    told: Groups = {}
+    for name, versions in groups.items():
+        left = [each for each in versions if each.remote is not None or (name, each.version) not in withdrawn]
+        if name and left:
+            told[name] = left
+    return told
 
 
 def _below(path: str, groups: Groups) -> Any:

@@ -110,6 +110,15 @@ async def test_custom_resources_have_one_as_long_as_they_are_served(server: Serv
     assert status == 404
 
 
+async def groups_told(server: Server) -> set[str]:
+    """Return the groups of /apis, which both forms of it tell alike."""
+    aggregated = {"accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"}
+    _, document = await server.call("GET", "/apis", headers=aggregated)
+    told = {item["metadata"]["name"] for item in document["items"]}
+    assert {group["name"] for group in (await server.named("/apis"))["groups"]} == told
+    return told
+
+
 async def test_a_restart_brings_back_what_was_deleted() -> None:
     store = MemoryStore()
     async with running_server(store) as server:
@@ -118,10 +127,18 @@ async def test_a_restart_brings_back_what_was_deleted() -> None:
             return (await services(server)).get("v1.apps")
 
         await until(there)
+        assert "apps" in await groups_told(server)
         await server.call("DELETE", f"{PATH}/v1.apps")
         assert await there() is None
-        status, _ = await server.call("GET", "/apis/apps/v1")
-        assert status == 200, "the group is served all the same"
+        told = await groups_told(server)
+        assert "apps" not in told
+        assert {"batch", "autoscaling"} <= told
+        for path in ("/apis/apps", "/apis/apps/v1", "/apis/apps/v1/deployments"):
+            status, _ = await server.call("GET", path)
+            assert status == 200, "the group is served all the same"
+    async with running_server(store) as server:
+        await until(there)
+        assert "apps" in await groups_told(server)
 
 
 WANTED = {kind: Wanted("example.com", "v1", 1000, 100, kind) for kind in (ON_START, ALWAYS)}

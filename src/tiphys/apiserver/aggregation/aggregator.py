@@ -55,6 +55,11 @@ class Aggregator:
         return self.services.find(path) if self.services.remote else None
 
     @property
+    def withdrawn(self) -> frozenset[tuple[str, str]]:
+        """Return (group, version) of what this server serves and does not tell among all groups."""
+        return self._local.withdrawn
+
+    @property
     def documents(self) -> RemoteDocuments | None:
         """What other servers tell of themselves, None if there has never been one."""
         return None if self._remote is None else self._remote.documents

@@ -2,9 +2,9 @@
 
 Those of built-in groups are written once after a start (label `onstart`): who deletes or changes one later keeps it so
 until the next start. Those of custom resources (label `true`) follow their definitions at all times. APIServices without
-the label belong to others and are never touched, even where they take a group version away from this server.
-
-DIFFERS: a built-in group whose APIService is deleted stays in discovery; upstream tells it again after the next start.
+the label belong to others and are never touched, even where they take a group version away from this server. A built-in
+group version whose APIService somebody deleted is served on but not told among all groups (`withdrawn`), until the next
+start.
 
 Writes are idempotent: a crash after any of them is mended by the next start.
 
@@ -102,6 +102,9 @@ class LocalApiServices:
         self._kinds = registry.kinds
         self._kind = kind
         self._at_start = frozenset(services.by_name)
+        self._seen = set(self._at_start)
+        self.withdrawn: frozenset[tuple[str, str]] = frozenset()
+        """(group, version) of built-in ones that were there, and that somebody deleted."""
         self._done: set[str] = set()
         self._wanted: dict[str, Wanted] = {}
         self._wanted_at = -1
@@ -127,6 +130,10 @@ class LocalApiServices:
     def _on_names(self, names: Sequence[str]) -> None:
         self._dirty.update(dict.fromkeys(names))
         self._wake.set()
+        there = self._services.by_name
+        self._seen.update(name for name in names if name in there)
+        gone = (self._wanted[name] for name in self._seen if name not in there and name in self._wanted)
+        self.withdrawn = frozenset((each.group, each.version) for each in gone if each.managed == ON_START)
 
     def _on_definitions(self, events: Sequence[CachedEvent]) -> None:
         self._wake.set()  # the table of kinds has changed, or will in this turn of the loop
