@@ -1,9 +1,9 @@
 """The event recorder: tells users what a component did to an object, without ever slowing the component down.
 
 Decides which of the recorded happenings become core/v1 Events, and whether one is a new object or a higher count of an
-earlier one. Components call `record`; `run` writes, several at once, those of one object in their order. Bounds: 1,000
-that wait (then new ones are dropped with a log line), 4 writes at once, 4,096 remembered events, 25 events at once and
-then one in five minutes for each object.
+earlier one. Components call `record`; `run` writes one after the other, so that a burst of events takes no more of the
+API server than one connection can. Bounds: 4,096 that wait (then new ones are dropped, with a log line when it begins),
+4,096 remembered events, 25 events at once and then one in five minutes for each object.
 
 Spec: the core/v1 Event fields; the counting, combining and limiting that users know from upstream's components
 (count and lastTimestamp of a repeated event grow; more than ten alike within ten minutes are combined).
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,12 +22,11 @@ from tiphys.base.clock import Clock, Randomness, format_time
 from tiphys.base.errors import ApiError
 from tiphys.client import resources
 from tiphys.client.interface import STRATEGIC_PATCH, Client, Resource
+from tiphys.client.slots import Slots
 
 log = logging.getLogger(__name__)
 
-QUEUE_LIMIT = 1000
-LANES = 4
-"""Writes at once. The happenings of one object all take one lane: that keeps their order."""
+QUEUE_LIMIT = 4096
 REMEMBERED = 4096
 BURST = 25
 REFILL_S = 300.0
@@ -156,14 +154,27 @@ class Correlator:
 class EventRecorder:
     """See the module's docstring. `component` and `host` become the Event's source."""
 
-    def __init__(self, client: Client, component: str, host: str, clock: Clock, randomness: Randomness) -> None:
+    def __init__(
+        self,
+        client: Client,
+        component: str,
+        host: str,
+        clock: Clock,
+        randomness: Randomness,
+        *,
+        slots: Slots | None = None,
+    ) -> None:
+        """`slots` bound the writes at once of several recorders that share them."""
         self._client = client
         self._component = component
         self._host = host
         self._clock = clock
         self._randomness = randomness
         self._correlator = Correlator()
-        self._lanes = tuple(asyncio.Queue[Happening]() for _ in range(LANES))
+        self._queue = asyncio.Queue[Happening]()
+        self._slots = slots or Slots(1)
+        self._full = False
+        """The queue was full and has not been half empty since: that is told once."""
         self.dropped = 0
         """How many happenings were dropped because the queue was full or an object had its share."""
 
@@ -171,30 +182,29 @@ class EventRecorder:
         """Queue one happening. Never blocks, never raises."""
         reference = regarding if isinstance(regarding, ObjectReference) else reference_to(regarding)
         happening = Happening(reference, type, reason, message[:LONGEST_MESSAGE], self._clock.now_s())
-        if sum(lane.qsize() for lane in self._lanes) >= QUEUE_LIMIT:
-            self._drop(happening, "the queue of events is full; is the API server reachable?")
-            return
-        key = f"{reference.kind}/{reference.namespace}/{reference.name}"
-        self._lanes[zlib.crc32(key.encode()) % LANES].put_nowait(happening)
+        waiting = self._queue.qsize()
+        if waiting < QUEUE_LIMIT:
+            self._full = self._full and waiting > QUEUE_LIMIT // 2
+            self._queue.put_nowait(happening)
+        elif self._full:
+            self.dropped += 1
+        else:
+            self._full = True
+            self._drop(happening, "the queue of events is full, as more are until it is half empty; is the API server "
+                       "reachable?")  # fmt: skip
 
     async def run(self) -> None:
         """Write what was recorded, until cancelled; then what is queued is lost."""
-        async with asyncio.TaskGroup() as group:
-            for number, lane in enumerate(self._lanes):
-                group.create_task(self._run_lane(lane), name=f"events {self._component} {number}")
-
-    async def _run_lane(self, lane: asyncio.Queue[Happening]) -> None:
         while True:
-            happening = await lane.get()
+            happening = await self._queue.get()
             try:
                 await self._write(happening)
             finally:
-                lane.task_done()
+                self._queue.task_done()
 
     async def flush(self) -> None:
         """Wait until all that was recorded so far is written or dropped. `run` must be running."""
-        for lane in self._lanes:
-            await lane.join()
+        await self._queue.join()
 
     def _drop(self, happening: Happening, why: str) -> None:
         self.dropped += 1
@@ -212,7 +222,11 @@ class EventRecorder:
         written, message, key = planned
         for attempt in range(TRIES):
             try:
-                await self._send(happening, written, message)
+                give = await self._slots.take()
+                try:
+                    await self._send(happening, written, message)
+                finally:
+                    give()
                 return
             except ApiError as error:
                 self._correlator.forget(key)

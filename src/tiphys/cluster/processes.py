@@ -146,8 +146,8 @@ def _front_proxy(config: ClusterConfig, pki: Pki) -> FrontProxy:
 def client_of(config: ClusterConfig, pki: Pki, name: str, *, user_agent: str = "") -> HttpClient:
     """Return a client with the certificate of a component."""
     context = client_context(pki.ca, *pki.pair(name))
-    # A kubelet asks for little at once, and a handshake costs both ends more than a request.
-    connections = 16 if name.startswith("kubelet-") else 64
+    # A handshake costs both ends more than a request: no more connections than the pool keeps when they are idle.
+    connections = 8 if name.startswith("kubelet-") else 32
     return HttpClient(config.server_url, context, user_agent=user_agent or f"tiphys-{name}", connections=connections)
 
 

@@ -369,7 +369,8 @@ async def node_loss(cluster: SimulatedCluster) -> None:
         return any(taint["key"] == "node.kubernetes.io/unreachable" for taint in node["spec"].get("taints", ()))
 
     def moved() -> bool:
-        return len([pod for pod in running(cluster, "web") if pod["spec"]["nodeName"] != victim]) == 6
+        here = [pod for app in ("web", "db") for pod in running(cluster, app) if pod["spec"]["nodeName"] == victim]
+        return not here and len(running(cluster, "web")) == 6
 
     await cluster.until(is_unreachable, "a silent node is tainted", f"/nodes/{victim}", within_s=60.0)
     after_s = cluster.clock.monotonic_s() - start_s

@@ -15,6 +15,7 @@ from tiphys.cluster.addons import publish_dns
 from tiphys.cluster.config import ClusterConfig
 from tiphys.cluster.pki import Pki
 from tiphys.cluster.readiness import wait_for_nodes
+from tiphys.kubelet.context import Writes
 from tiphys.kubelet.machine import Machine
 from tiphys.kubelet.probehandler import AgreeableProbes
 from tiphys.kubelet.run import KubeletDeps, run_kubelet
@@ -30,7 +31,7 @@ async def run_simulated_nodes(
     config: ClusterConfig, pki: Pki, names: Sequence[str], client: MakeClient, notify: Notify
 ) -> None:
     """Run the kubelets of all simulated nodes; they share one connection pool a node and one watch of Services."""
-    clock, randomness = SystemClock(), Randomness()
+    clock, randomness, writes = SystemClock(), Randomness(), Writes()
     admin = client("admin", "tiphys")
     services = Reflector(client("proxy", "kube-proxy"), SERVICES, Service, randomness=randomness)
     ranges = IPv4Network(config.pod_cidr).subnets(new_prefix=24)
@@ -52,6 +53,7 @@ async def run_simulated_nodes(
                 labels={"tiphys.dev/simulated": "true"},
                 pod_cidr=str(pod_range),
                 services=services,
+                writes=writes,
                 server_tls=server_context(*pki.pair(f"kubelet-{name}"), pki.ca),
                 server_address="127.0.0.1",
                 port=0,

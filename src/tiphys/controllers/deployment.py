@@ -395,4 +395,4 @@ def _same(sets: Sequence[ReplicaSet], new: ReplicaSet | None) -> ReplicaSet | No
 
 def deployment_controller(shared: Shared) -> Controller:
     loop = DeploymentLoop(shared)
-    return Controller("deployment", loop.queue, loop.reconcile, (loop.deployments, loop.sets, loop.pods), workers=10)
+    return Controller("deployment", loop.queue, loop.reconcile, (loop.deployments, loop.sets, loop.pods), workers=5)

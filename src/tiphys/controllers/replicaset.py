@@ -11,7 +11,7 @@ Spec: Kubernetes docs, "ReplicaSet" (scaling down, pod deletion cost), API refer
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from tiphys.client import resources
 from tiphys.client.interface import Resource
 from tiphys.controllers.creation import PodNames, create_pod, is_namespace_ending, make_pod, run_slow_start
 from tiphys.controllers.mirror import Mirror
+from tiphys.controllers.pace import Pace
 from tiphys.controllers.selection import (
     controller_of,
     created_s,
@@ -160,6 +161,31 @@ def plan_status(
     return status
 
 
+def is_passing(workload: Workload, status: Mapping[str, Any]) -> bool:
+    """Return whether a status patch tells only of numbers that are about to change again."""
+    old = workload.status
+    if "conditions" in status or status["observedGeneration"] != old.observed_generation:
+        return False
+    ready, available = status["readyReplicas"] or 0, status["availableReplicas"] or 0
+    if not status["replicas"] == wanted_replicas(workload) == available:
+        return True
+    before = (old.replicas, old.ready_replicas or 0, old.available_replicas or 0)
+    return before == (status["replicas"], ready, available) and bool(status.get("terminatingReplicas"))
+
+
+def concerns_owner(old: Pod, new: Pod) -> bool:
+    """Return whether a pod changed in what its ReplicaSet counts or claims by: half of a pod's changes do not."""
+    before, after = old.metadata, new.metadata
+    return (
+        before.uid != after.uid
+        or before.labels != after.labels
+        or before.owner_references != after.owner_references
+        or before.deletion_timestamp != after.deletion_timestamp
+        or old.status.phase != new.status.phase
+        or ready_since_s(old) != ready_since_s(new)
+    )
+
+
 def plan_conditions(
     old: Sequence[Condition], failure: tuple[str, str] | None, now_s: float
 ) -> list[dict[str, Any]] | None:
@@ -273,15 +299,19 @@ class ReplicaSetLoop:
         self.recorder = shared.recorder(component)
         self.names = PodNames(shared.deps.randomness)
         self.queue = shared.queue()
+        self.pace = Pace(shared.deps.clock)
         self.sets.on_change(self._set_changed)
         self.pods.on_change(self._pod_changed)
 
     def _set_changed(self, old: Any, new: Any) -> None:
         if new is None:
             self.names.forget(old.metadata.uid)
+            self.pace.forget(key_of(old))
         self.queue.add(key_of(new if new is not None else old))
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        if old is not None and new is not None and not concerns_owner(old, new):
+            return
         for pod in (old, new):
             if pod is None:
                 continue
@@ -308,16 +338,27 @@ class ReplicaSetLoop:
                 owned = self.pods.owned(workload.metadata.uid)
         status = plan_status(workload, owned, failure, now_s)
         if status is not None:
-            try:
-                await self.sets.patch(workload, {"status": status}, subresource="status")
-            except ApiError as problem:
-                if problem.code != 404:
-                    raise
+            await self._write_status(key, workload, status)
         wait_s = next_check_s(workload, owned, now_s)
         if wait_s is not None:
             self.queue.add_after(key, wait_s)
         if error is not None:
             raise error
+
+    async def _write_status(self, key: str, workload: Workload, status: dict[str, Any]) -> None:
+        """Write a status, unless it tells only of pods that are on their way and the last one was told just now."""
+        wait_s = self.pace.wait_s(key) if is_passing(workload, status) else 0.0
+        if wait_s:
+            self.queue.add_after(key, wait_s)
+            return
+        began_s = self.pace.begin()
+        try:
+            await self.sets.patch(workload, {"status": status}, subresource="status")
+        except ApiError as problem:
+            if problem.code != 404:
+                raise
+        else:
+            self.pace.end(key, began_s)
 
     def _neighbours(self, workload: Workload) -> list[Pod]:
         owner = controller_of(workload.metadata)

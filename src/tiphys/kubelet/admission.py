@@ -84,7 +84,7 @@ def _shortage(pod: BoundPod, others: Sequence[BoundPod], allocatable: Mapping[st
     if allocatable and len(others) + 1 > limit:
         return _out_of("pods", 1, len(others), limit)
     wanted = spec_requests(pod.spec)
-    used = total_requests(others)
+    used = total_requests(others if wanted else ())
     for name in sorted(wanted):
         has = parse_quantity(allocatable.get(name, 0))
         taken = used.get(name, ZERO)

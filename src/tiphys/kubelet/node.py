@@ -168,7 +168,10 @@ def changed(old: Mapping[str, Any], new: Json) -> bool:
 
 
 def _without_heartbeat(status: Mapping[str, Any]) -> Json:
-    kept = {k: status.get(k) for k in ("addresses", "allocatable", "capacity", "daemonEndpoints", "images", "nodeInfo")}
+    # The server leaves out empty lists and writes quantities in their shortest form.
+    kept: Json = {k: status.get(k) or None for k in ("addresses", "daemonEndpoints", "images", "nodeInfo")}
+    for amounts in ("allocatable", "capacity"):
+        kept[amounts] = {name: parse_quantity(value) for name, value in (status.get(amounts) or {}).items()}
     own = ("MemoryPressure", "DiskPressure", "PIDPressure", "Ready")
     kept["conditions"] = {
         c["type"]: (c.get("status"), c.get("reason"), c.get("message"))

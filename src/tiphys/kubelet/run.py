@@ -23,7 +23,7 @@ from tiphys.client.interface import Client
 from tiphys.client.reflector import Reflector
 from tiphys.client.resources import PODS, SERVICES
 from tiphys.kubelet.admission import admit_pod
-from tiphys.kubelet.context import NodeContext
+from tiphys.kubelet.context import NodeContext, Writes
 from tiphys.kubelet.eviction import run_eviction
 from tiphys.kubelet.garbage import run_garbage
 from tiphys.kubelet.images import Images
@@ -68,6 +68,8 @@ class KubeletDeps:
     pod_cidr: str = ""
     services: Reflector[Service] | None = None
     """Shared by many nodes in one process, run by its owner; None: the kubelet runs its own."""
+    writes: Writes = field(default_factory=Writes)
+    """Shared by many nodes in one process."""
     server_tls: ssl.SSLContext | None = None
     """Of the kubelet's API; it must ask for client certificates. None: no server."""
     server_address: str = "0.0.0.0"
@@ -82,7 +84,9 @@ class Kubelet:
 
     def __init__(self, deps: KubeletDeps) -> None:
         self.deps = deps
-        recorder = EventRecorder(deps.client, "kubelet", deps.node_name, deps.clock, deps.randomness)
+        recorder = EventRecorder(
+            deps.client, "kubelet", deps.node_name, deps.clock, deps.randomness, slots=deps.writes.events
+        )
         self.pods: Reflector[BoundPod] = Reflector(
             deps.client,
             PODS,
@@ -109,6 +113,7 @@ class Kubelet:
             host_addresses=deps.node_addresses,
             allocatable=lambda: self._allocatable,
             machine_memory_bytes=deps.machine.memory_bytes,
+            writes=deps.writes,
             cluster_dns=deps.cluster_dns,
             cluster_domain=deps.cluster_domain,
             cgroup_root=deps.cgroup_root,

@@ -1,13 +1,15 @@
 """Brings one pod's status to the API server: at once, coalesced, never twice the same.
 
 Invariant: one write at a time; the newest wanted status wins; what the server is known to have moves only forward.
+The pods of a node share a few slots: where the server is slower than the node, a pod waits for its turn and then writes
+what is true by then, instead of each state on the way to it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -16,6 +18,7 @@ from tiphys.base.clock import Randomness
 from tiphys.base.errors import ApiError, tells_of_another
 from tiphys.client.interface import STRATEGIC_PATCH, Client
 from tiphys.client.resources import PODS
+from tiphys.client.slots import Slots
 from tiphys.kubelet.pod import BoundPod
 from tiphys.kubelet.status import status_patch
 
@@ -28,14 +31,18 @@ LONGEST_RETRY_S = 10.0
 class StatusWriter:
     """See the module's docstring."""
 
-    def __init__(self, client: Client, randomness: Randomness, pod: BoundPod) -> None:
+    def __init__(self, client: Client, randomness: Randomness, pod: BoundPod, slots: Slots) -> None:
         self._client = client
+        self._slots = slots
         self._randomness = randomness
         self._pod = pod
         self.known: Mapping[str, Any] = pod.status
         """The newest status that the server is known to have."""
         self._known_revision = _revision(pod.metadata.resource_version)
-        self._wanted: dict[str, Any] | None = None
+        self._make: Callable[[], dict[str, Any]] = dict
+        """Makes the status that is wanted."""
+        self._stale = False
+        """What is being written was made before the last wish, or could not be written."""
         self._task: asyncio.Task[None] | None = None
         self._gone = False
 
@@ -46,14 +53,19 @@ class StatusWriter:
         if revision > self._known_revision:
             self.known, self._known_revision = pod.status, revision
 
-    def want(self, status: dict[str, Any]) -> None:
-        """Ask for a status; returns at once."""
-        self._wanted = status
-        if self._gone or (self._task is not None and not self._task.done()):
+    def want(self, make: Callable[[], dict[str, Any]]) -> None:
+        """Ask for the status that `make` returns, now or when it is the pod's turn; returns at once."""
+        if self._gone:
             return
-        if status_patch(self._pod, self.known, status) is not None:
+        self._make = make
+        if self._task is not None and not self._task.done():
+            self._stale = True
+            return
+        wanted = make()
+        if status_patch(self._pod, self.known, wanted) is not None:
+            self._stale = self._slots.full()
             name = f"status of {self._pod.metadata.namespace}/{self._pod.metadata.name}"
-            self._task = asyncio.create_task(self._write(), name=name)
+            self._task = asyncio.create_task(self._write(wanted), name=name)
 
     async def flush(self) -> None:
         """Wait until what is wanted is written, or cannot be any more."""
@@ -65,22 +77,31 @@ class StatusWriter:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _write(self) -> None:
+    async def _write(self, wanted: dict[str, Any]) -> None:
+        """Write one status, then what was wanted meanwhile."""
         retry_s = FIRST_RETRY_S
-        while (wanted := self._wanted) is not None:
-            patch = status_patch(self._pod, self.known, wanted)
-            if patch is None:
-                return
-            meta = self._pod.metadata
+        while True:
             try:
-                answer = await self._client.patch(
-                    PODS, meta.namespace, meta.name, patch, subresource="status", patch_type=STRATEGIC_PATCH
-                )
+                give = await self._slots.take()
+                try:
+                    if self._stale:
+                        self._stale = False
+                        wanted = self._make()
+                    patch = status_patch(self._pod, self.known, wanted)
+                    if patch is None:
+                        return
+                    meta = self._pod.metadata
+                    answer = await self._client.patch(
+                        PODS, meta.namespace, meta.name, patch, subresource="status", patch_type=STRATEGIC_PATCH
+                    )
+                finally:
+                    give()
             except (ApiError, OSError) as error:
                 if isinstance(error, ApiError) and tells_of_another(error):
                     # Gone, or a namesake took its place: the uid in the patch did not fit.
                     self._gone = True
                     return
+                self._stale = True
                 log.warning("status of pod %s/%s is written again: %s", meta.namespace, meta.name, error)
                 await asyncio.sleep(self._randomness.uniform(retry_s, retry_s * 1.5))
                 retry_s = min(retry_s * 2, LONGEST_RETRY_S)
@@ -93,6 +114,8 @@ class StatusWriter:
             if revision >= self._known_revision:
                 self._known_revision = revision
                 self.known = _known_after(written.status, wanted)
+            if not self._stale:
+                return
             retry_s = FIRST_RETRY_S
 
 

@@ -14,6 +14,7 @@ import asyncio
 import enum
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -38,7 +39,7 @@ from tiphys.kubelet.plan import (
 from tiphys.kubelet.pod import BoundPod, find_container, grace_period_s, is_terminal, pod_reference
 from tiphys.kubelet.podfiles import VolumeFailed
 from tiphys.kubelet.prober import Prober
-from tiphys.kubelet.resize import RETRY_S, Resizer, apply_grant, with_granted
+from tiphys.kubelet.resize import RETRY_S, Granted, Resizer, apply_grant, with_granted
 from tiphys.kubelet.sandbox import pod_resolver, sandbox_config
 from tiphys.kubelet.starter import ContainerStarter, StartFailed
 from tiphys.kubelet.status import StatusInput, pod_status, rejected_status
@@ -107,8 +108,10 @@ class PodWorker:
         self._starting: set[str] = set()
         self._grace_s = grace_period_s(pod)
         self._deleted_object = False
+        self._granted: tuple[BoundPod, Granted, BoundPod] | None = None
+        """A pod, what it was granted, and the pod as it was granted: made once for each."""
         self.prober = Prober(context, self.wake)
-        self.writer = StatusWriter(context.client, context.randomness, pod)
+        self.writer = StatusWriter(context.client, context.randomness, pod, context.writes.status)
         self._starter = ContainerStarter(context)
         self.resizer = Resizer(pod, others)
 
@@ -222,7 +225,10 @@ class PodWorker:
     @property
     def granted_pod(self) -> BoundPod:
         """The pod with the resources that this node agreed to."""
-        return with_granted(self.pod, self.resizer.granted)
+        pod, granted = self.pod, self.resizer.granted
+        if self._granted is None or self._granted[0] is not pod or self._granted[1] is not granted:
+            self._granted = (pod, granted, with_granted(pod, granted))
+        return self._granted[2]
 
     async def _observe(self) -> None:
         sandboxes: list[Sandbox] = []
@@ -474,14 +480,16 @@ class PodWorker:
     # Status and garbage
 
     def _write_status(self) -> None:
-        if self._vanished:
-            return
+        if not self._vanished:
+            self.writer.want(self._status)
+
+    def _status(self) -> dict[str, Any]:
+        """Return the status that the pod should have now."""
         now_s = self.context.clock.now_s()
         pod = self._known_pod()
         if self.rejected and not self.runtime.containers:
-            self.writer.want(rejected_status(pod, *self.rejected, now_s))
-            return
-        self.writer.want(pod_status(pod, self.runtime, self._status_input(), now_s))
+            return rejected_status(pod, *self.rejected, now_s)
+        return pod_status(pod, self.runtime, self._status_input(), now_s)
 
     def _status_input(self) -> StatusInput:
         ended = self.phase in (Phase.ENDED, Phase.GONE)

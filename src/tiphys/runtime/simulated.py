@@ -110,6 +110,8 @@ class SimulatedRuntime:
         self._sandboxes: dict[str, Sandbox] = {}
         self._configs: dict[str, SandboxConfig] = {}
         self._containers: dict[str, _Container] = {}
+        self._of_sandbox: dict[str, dict[str, _Container]] = {}
+        """The same by sandbox."""
         self._images: dict[str, Image] = {}
         self._events = EventFanout(lambda: self._sandboxes)
         self._background: OrderedSet[asyncio.Task[None]] = OrderedSet()
@@ -159,7 +161,7 @@ class SimulatedRuntime:
         sandbox = self._sandboxes.get(sandbox_id)
         if sandbox is None or sandbox.state is SandboxState.NOTREADY:
             return
-        for container in [c for c in self._containers.values() if c.status.sandbox_id == sandbox_id]:
+        for container in [*self._of_sandbox.get(sandbox_id, {}).values()]:
             await self._end(container, 137)
         await self._network.detach(sandbox_id)
         self._sandboxes[sandbox_id] = replace(sandbox, state=SandboxState.NOTREADY)
@@ -169,9 +171,10 @@ class SimulatedRuntime:
         if sandbox_id not in self._sandboxes:
             return
         await self.stop_pod_sandbox(sandbox_id)
-        for container in [c for c in self._containers.values() if c.status.sandbox_id == sandbox_id]:
+        for container in [*self._of_sandbox.get(sandbox_id, {}).values()]:
             await self.remove_container(container.status.id)
         del self._sandboxes[sandbox_id], self._configs[sandbox_id]
+        self._of_sandbox.pop(sandbox_id, None)
         self._publish(sandbox_id, "", "DELETED")
 
     async def update_pod_sandbox_resources(self, sandbox_id: str, resources: Resources) -> None:
@@ -200,7 +203,7 @@ class SimulatedRuntime:
         log_path = os.path.join(pod.log_directory, config.log_path) if pod.log_directory and config.log_path else ""
         name, digest = status_names(config.image, image.id, image.tags, image.digests)
         security = config.security
-        self._containers[container_id] = _Container(
+        self._of_sandbox.setdefault(sandbox_id, {})[container_id] = self._containers[container_id] = _Container(
             status=Container(
                 id=container_id,
                 sandbox_id=sandbox_id,
@@ -263,10 +266,12 @@ class SimulatedRuntime:
             return
         await self._end(container, 137)
         self._containers.pop(container_id, None)
+        self._of_sandbox.get(container.status.sandbox_id, {}).pop(container_id, None)
         self._publish(container.status.sandbox_id, container_id, "DELETED")
 
     async def list_containers(self, sandbox_id: str = "") -> Sequence[Container]:
-        return [c.status for c in self._containers.values() if sandbox_id in ("", c.status.sandbox_id)]
+        found = self._of_sandbox.get(sandbox_id, {}) if sandbox_id else self._containers
+        return [c.status for c in found.values()]
 
     async def container_status(self, container_id: str) -> Container:
         return self._container(container_id).status

@@ -25,6 +25,7 @@ from tiphys.api.views.service import Service
 from tiphys.base.errors import ApiError
 from tiphys.client.events import EventRecorder
 from tiphys.client.reflector import object_key
+from tiphys.client.slots import Slots
 from tiphys.scheduler import effects
 from tiphys.scheduler.plan import VOLUMES_HELP, Plan, plan_pod
 from tiphys.scheduler.preemption import TERMINATING, Budget, Preemption, full_message, plan_preemption
@@ -37,6 +38,8 @@ from tiphys.scheduler.volumes import VolumePlan, plan_volumes
 log = logging.getLogger(__name__)
 
 EFFECT_WORKERS = 64
+EFFECTS_AT_ONCE = 8
+"""Of the workers; more are at work only while effects hang (client/slots.py)."""
 EFFECTS_LIMIT = 4096
 SLICE_S = 0.005
 """How long decisions may go on before others on the event loop get their turn."""
@@ -57,6 +60,7 @@ class Scheduler:
         self.queue = SchedulingQueue()
         self._woken = asyncio.Event()
         self._effects: asyncio.Queue[Effect] = asyncio.Queue(EFFECTS_LIMIT)
+        self._slots = Slots(EFFECTS_AT_ONCE)
 
     async def run(self) -> None:
         """Follow the reflectors (which must have their first lists) and place pods, until cancelled."""
@@ -254,10 +258,13 @@ class Scheduler:
     async def _work(self) -> None:
         while True:
             effect = await self._effects.get()
+            give = await self._slots.take()
             try:
                 await effect()
             except Exception:  # the worker boundary
                 log.exception("an effect of a decision failed; what it left undone is seen at the next try")
+            finally:
+                give()
 
     async def _bind(self, info: PodInfo, node_name: str) -> None:
         try:
