@@ -15,6 +15,7 @@ from tiphys.base.clock import Randomness, SystemClock
 from tiphys.base.errors import ApiError
 from tiphys.client.local import LocalClient
 from tiphys.client.resources import EVENTS, NODES, PODS
+from tiphys.client.slots import Slots
 from tiphys.kubelet.pod import BoundPod
 from tiphys.kubelet.statuswriter import StatusWriter
 from tiphys.store.memory import MemoryStore
@@ -113,8 +114,8 @@ async def test_a_status_that_meets_a_namesake_is_dropped(server: Assembled) -> N
     pod = {"metadata": {"name": "web"}, "spec": {"nodeName": NODE, "containers": [{"name": "web", "image": "nginx"}]}}
     made = msgspec.json.decode(await admin.create(PODS, "default", pod), type=BoundPod)
     meta = msgspec.structs.replace(made.metadata, uid="of-the-one-before")
-    writer = StatusWriter(admin, Randomness(1), msgspec.structs.replace(made, metadata=meta))
-    writer.want({"phase": "Failed"})
+    writer = StatusWriter(admin, Randomness(1), msgspec.structs.replace(made, metadata=meta), Slots(1))
+    writer.want(lambda: {"phase": "Failed"})
     async with asyncio.timeout(10):
         await writer.flush()
     assert (await get(admin, "web"))["status"]["phase"] == "Pending"
