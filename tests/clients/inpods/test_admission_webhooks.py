@@ -87,7 +87,13 @@ def test_it_denies_attaching(world: World, pod_cluster: LiveCluster) -> None:
         )
         assert said.returncode == 1
         assert "attaching to pod 'to-be-attached-pod' is not allowed" in said.stderr
-    assert kubectl("exec", "to-be-attached-pod", "-c=container1", "--", "echo", "allowed") == "allowed\n"
+    command = ("exec", "to-be-attached-pod", "-c=container1", "--", "echo", "allowed")
+    assert kubectl(*command) == "allowed\n"
+    deny = world.hook("deny-exec", "/always-deny", "CONNECT", "/v1/pods/exec")
+    world.register(VALIDATING, deny, name=f"{world.unique}-exec")
+    said = kubectl.run(*command)
+    assert (said.returncode, said.stdout) == (1, "")
+    assert 'admission webhook "deny-exec.k8s.io" denied the request: this webhook denies all requests' in said.stderr
     world.api.delete(path)
 
 
