@@ -107,6 +107,7 @@ def _up(cluster: LiveCluster, flags: tuple[str, ...]) -> None:
             return
         said = done.stdout + done.stderr + _logs(cluster)
         run_tiphys(cluster, "down")
+    shutil.rmtree(cluster.home)
     raise RuntimeError(f"tiphys up failed {ATTEMPTS} times; the last time it said:\n{said}")
 
 
