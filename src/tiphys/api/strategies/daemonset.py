@@ -12,18 +12,21 @@ from tiphys.api.strategies.fields import (
     check_at_most_100_percent,
     check_nonnegative,
     check_nonnegative_int_or_percent,
-    check_same,
     fill,
     int_of,
     is_same,
     keep_spec,
     keep_status,
     spec_of,
-    warn_of_name,
 )
 from tiphys.api.strategies.pod_defaults import default_pod_template
-from tiphys.api.strategies.pod_template import check_always_restarts, check_template, check_template_labels
-from tiphys.api.strategies.pod_warnings import warn_template
+from tiphys.api.strategies.pod_template import (
+    check_always_restarts,
+    check_template,
+    check_template_labels,
+    validate_same_selector,
+)
+from tiphys.api.strategies.pod_warnings import warn_workload
 from tiphys.base.errors import Cause
 
 _TYPES = ("RollingUpdate", "OnDelete")
@@ -110,12 +113,6 @@ def _check_strategy(causes: list[Cause], strategy: JsonObject, path: str) -> Non
         causes.append(required(unavailable_path, "cannot be 0 when maxSurge is 0"))
 
 
-def validate_update(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
-    causes: list[Cause] = []
-    check_same(causes, "spec.selector", spec_of(new).get("selector"), spec_of(old).get("selector"))
-    return causes
-
-
 def validate_status_update(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
     causes: list[Cause] = []
     status = new.get("status") or {}
@@ -133,18 +130,14 @@ def validate_status_update(new: JsonObject, old: JsonObject, context: Context) -
     return causes
 
 
-def warnings(daemon_set: JsonObject) -> list[str]:
-    return [*warn_of_name(daemon_set), *warn_template(spec_of(daemon_set).get("template") or {}, "spec.template")]
-
-
 DAEMON_SET = Strategy(
     default=default,
     prepare_for_create=prepare_for_create,
     prepare_for_update=prepare_for_update,
     prepare_for_status_update=keep_spec,
     validate=validate,
-    validate_update=validate_update,
+    validate_update=validate_same_selector,
     validate_status_update=validate_status_update,
-    warnings=warnings,
+    warnings=warn_workload,
     generation=True,
 )

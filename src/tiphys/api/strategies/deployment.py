@@ -11,18 +11,21 @@ from tiphys.api.strategies.fields import (
     check_at_most_100_percent,
     check_nonnegative,
     check_nonnegative_int_or_percent,
-    check_same,
     clear_status,
     fill,
     int_of,
     keep_spec,
     keep_status,
     spec_of,
-    warn_of_name,
 )
 from tiphys.api.strategies.pod_defaults import default_pod_template
-from tiphys.api.strategies.pod_template import check_always_restarts, check_selected_template, check_selector
-from tiphys.api.strategies.pod_warnings import warn_template
+from tiphys.api.strategies.pod_template import (
+    check_always_restarts,
+    check_selected_template,
+    check_selector,
+    validate_same_selector,
+)
+from tiphys.api.strategies.pod_warnings import warn_workload
 from tiphys.base.errors import Cause
 
 _TYPES = ("Recreate", "RollingUpdate")
@@ -88,12 +91,6 @@ def _check_rolling_update(causes: list[Cause], rolling: JsonObject, path: str) -
     check_at_most_100_percent(causes, f"{path}.maxUnavailable", unavailable)
 
 
-def validate_update(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
-    causes: list[Cause] = []
-    check_same(causes, "spec.selector", spec_of(new).get("selector"), spec_of(old).get("selector"))
-    return causes
-
-
 def validate_status_update(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
     """Counts are not negative and no part is larger than the whole."""
     causes: list[Cause] = []
@@ -129,18 +126,14 @@ def check_count_order(causes: list[Cause], status: JsonObject, pairs: tuple[tupl
             causes.append(invalid_value(f"status.{smaller}", value, f"cannot be greater than {name}"))
 
 
-def warnings(deployment: JsonObject) -> list[str]:
-    return [*warn_of_name(deployment), *warn_template(spec_of(deployment).get("template") or {}, "spec.template")]
-
-
 DEPLOYMENT = Strategy(
     default=default,
     prepare_for_create=clear_status(),
     prepare_for_update=keep_status,
     prepare_for_status_update=keep_spec,
     validate=validate,
-    validate_update=validate_update,
+    validate_update=validate_same_selector,
     validate_status_update=validate_status_update,
-    warnings=warnings,
+    warnings=warn_workload,
     generation=True,
 )

@@ -11,7 +11,7 @@ from tiphys.api.causes import forbidden, invalid_value, not_supported, required
 from tiphys.api.kind import Context, JsonObject
 from tiphys.api.names import validate_label_value, validate_qualified_name
 from tiphys.api.selectors import validate_label_selector
-from tiphys.api.strategies.fields import check_text
+from tiphys.api.strategies.fields import check_same, check_text, spec_of
 from tiphys.api.strategies.pod_spec import check_pod_spec
 from tiphys.base.errors import Cause
 
@@ -45,6 +45,13 @@ def check_selector(causes: list[Cause], spec: JsonObject, path: str, empty_detai
     causes += validate_label_selector(selector, f"{path}.selector")
     if not selector.get("matchLabels") and not selector.get("matchExpressions"):
         causes.append(invalid_value(f"{path}.selector", selector, empty_detail))
+
+
+def validate_same_selector(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
+    """What a workload selects may not change."""
+    causes: list[Cause] = []
+    check_same(causes, "spec.selector", spec_of(new).get("selector"), spec_of(old).get("selector"))
+    return causes
 
 
 def selector_matches(selector: JsonObject | None, labels: dict[str, str]) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tiphys.api.kind import JsonObject
-from tiphys.api.strategies.fields import find_duplicates, warn_of_name
+from tiphys.api.strategies.fields import find_duplicates, spec_of, warn_of_name
 from tiphys.api.strategies.resources import nanos
 
 OLD_NODE_LABELS = {
@@ -43,6 +43,11 @@ def warn_pod(pod: JsonObject) -> list[str]:
     _warn_metadata(warnings, pod.get("metadata") or {}, pod["spec"], "metadata")
     warn_pod_spec(warnings, pod["spec"], "spec")
     return warnings
+
+
+def warn_workload(workload: JsonObject) -> list[str]:
+    """Return what there is to say of a workload's name and of the pods that it would make."""
+    return [*warn_of_name(workload), *warn_template(spec_of(workload).get("template") or {}, "spec.template")]
 
 
 def warn_template(template: JsonObject, path: str) -> list[str]:

@@ -16,7 +16,6 @@ from tiphys.api.strategies.fields import (
     keep_spec,
     keep_status,
     spec_of,
-    warn_of_name,
 )
 from tiphys.api.strategies.pod_defaults import default_pod_template
 from tiphys.api.strategies.pod_template import (
@@ -26,8 +25,9 @@ from tiphys.api.strategies.pod_template import (
     check_selector,
     check_template,
     selector_matches,
+    validate_same_selector,
 )
-from tiphys.api.strategies.pod_warnings import warn_template
+from tiphys.api.strategies.pod_warnings import warn_template, warn_workload
 from tiphys.base.errors import Cause
 
 _COUNTS = ("replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas")
@@ -59,12 +59,6 @@ def validate_replica_set(replica_set: JsonObject, context: Context) -> list[Caus
     return causes
 
 
-def validate_replica_set_update(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
-    causes: list[Cause] = []
-    check_same(causes, "spec.selector", spec_of(new).get("selector"), spec_of(old).get("selector"))
-    return causes
-
-
 def validate_status_update(new: JsonObject, old: JsonObject, context: Context) -> list[Cause]:
     causes: list[Cause] = []
     status = new.get("status") or {}
@@ -75,19 +69,15 @@ def validate_status_update(new: JsonObject, old: JsonObject, context: Context) -
     return causes
 
 
-def warnings(workload: JsonObject) -> list[str]:
-    return [*warn_of_name(workload), *warn_template(spec_of(workload).get("template") or {}, "spec.template")]
-
-
 REPLICA_SET = Strategy(
     default=default_replica_set,
     prepare_for_create=clear_status(replicas=0),
     prepare_for_update=keep_status,
     prepare_for_status_update=keep_spec,
     validate=validate_replica_set,
-    validate_update=validate_replica_set_update,
+    validate_update=validate_same_selector,
     validate_status_update=validate_status_update,
-    warnings=warnings,
+    warnings=warn_workload,
     generation=True,
 )
 
@@ -134,7 +124,7 @@ REPLICATION_CONTROLLER = Strategy(
     prepare_for_status_update=keep_spec,
     validate=validate_replication_controller,
     validate_status_update=validate_status_update,
-    warnings=warnings,
+    warnings=warn_workload,
     generation=True,
     default_propagation="Orphan",
 )
