@@ -18,6 +18,7 @@ from tiphys.apiserver.endpoints import ServiceResolver
 from tiphys.apiserver.frontproxy import FrontProxy
 from tiphys.base.clock import ManualClock, Randomness
 from tiphys.store.memory import MemoryStore
+from tiphys.wire.bodystream import BodyStream
 from tiphys.wire.message import Answer, Connection, Peer, Request, Response, Stream, Upgrade
 from tiphys.wire.tls import create_ca, issue
 
@@ -133,6 +134,21 @@ async def test_a_server_that_is_gone_is_passed_over(world: World, monkeypatch: p
     for number in range(6):
         status, _ = await world.ask("POST", FLUNDERS, {"metadata": {"name": f"f{number}"}, "spec": {}})
         assert status == 201
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1000, 201), (4 * 1024 * 1024, 413)])
+async def test_a_streamed_body_that_is_for_this_server_after_all_is_read_whole(
+    world: World, size: int, expected: int
+) -> None:
+    """Its APIService went away between the head of the request and now."""
+    stream = BodyStream(None, 5.0, lambda: None)
+    stream.feed(orjson.dumps({"metadata": {"name": "one"}, "data": {"x": "x" * size}}))
+    stream.end()
+    peer = Peer("10.9.9.9", "admin", ("system:masters",), issuer="clients")
+    path, headers = "/api/v1/namespaces/default/configmaps", {"content-type": "application/json"}
+    answer = await world.assembled.handle(Request("POST", path, "", headers, peer=peer, stream=stream))
+    assert isinstance(answer, Response)
+    assert answer.status == expected
 
 
 async def test_this_server_authorizes_first(world: World) -> None:
