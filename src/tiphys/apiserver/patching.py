@@ -148,9 +148,12 @@ def _parsed(request: Request, wanted: type, go_name: str, context: WriteContext)
     if context.field_validation == "Ignore" and patch_type == JSON_PATCH:
         before, go_name = "", "jsonpatch.Patch"
     patch = parse_patch(request.body, before)
-    if not isinstance(patch, wanted):
-        raise bad_request(f"{before}json: cannot unmarshal {go_type(patch)} into Go value of type {go_name}")
-    return patch
+    if isinstance(patch, wanted):
+        strange = [item for item in patch if item is not None and not isinstance(item, dict)] if wanted is list else ()
+        if not strange:
+            return patch
+        patch, go_name = strange[0], "jsonpatch.Operation" if not before else "handlers.jsonPatchOp"
+    raise bad_request(f"{before}json: cannot unmarshal {go_type(patch)} into Go value of type {go_name}")
 
 
 def _faults(request: Request, patch: Any, context: WriteContext) -> list[str]:
