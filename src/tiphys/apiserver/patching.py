@@ -149,7 +149,8 @@ def _parsed(request: Request, wanted: type, go_name: str, context: WriteContext)
         before, go_name = "", "jsonpatch.Patch"
     patch = parse_patch(request.body, before)
     if isinstance(patch, wanted):
-        strange = [item for item in patch if item is not None and not isinstance(item, dict)] if wanted is list else ()
+        items: list[Any] = patch if isinstance(patch, list) else []
+        strange = [item for item in items if item is not None and not isinstance(item, dict)]
         if not strange:
             return patch
         patch, go_name = strange[0], "jsonpatch.Operation" if not before else "handlers.jsonPatchOp"
