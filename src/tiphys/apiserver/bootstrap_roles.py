@@ -123,6 +123,7 @@ CLUSTER_ROLES: dict[str, tuple[str, ...]] = {
         f"create,delete,patch,update,{_R} | storage.k8s.io | csinodes",
         f"{_R} | storage.k8s.io | csidrivers",
         f"{_R} | node.k8s.io | runtimeclasses",
+        f"{_R} | certificates.k8s.io | clustertrustbundles",
     ),
     "system:kube-scheduler": (
         _EVENTS,

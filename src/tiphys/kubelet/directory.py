@@ -20,7 +20,7 @@ from tiphys.api.views.pod import Volume, VolumeMount
 from tiphys.base.clock import Clock, parse_time
 from tiphys.base.errors import ApiError
 from tiphys.client.interface import Client
-from tiphys.client.resources import CONFIGMAPS, SECRETS, SERVICEACCOUNTS
+from tiphys.client.resources import CLUSTERTRUSTBUNDLES, CONFIGMAPS, SECRETS, SERVICEACCOUNTS
 from tiphys.kubelet.atomic import write_files
 from tiphys.kubelet.downward import Surroundings
 from tiphys.kubelet.environment import expand, references_in
@@ -31,6 +31,7 @@ from tiphys.kubelet.pod import BoundPod, Specced
 from tiphys.kubelet.podfiles import ContainerFiles, VolumeFailed, log_directory
 from tiphys.kubelet.sandbox import Resolver, parse_resolv_conf, pod_hostname
 from tiphys.kubelet.terminationlog import read_termination_message
+from tiphys.kubelet.trustbundles import TrustBundle, asked_bundles
 from tiphys.kubelet.volume import claim_path, ensure_subpath, make_empty_dir, make_host_path, unmount_below
 from tiphys.runtime.bundle import measure_directory
 from tiphys.runtime.interface import Container, Mount
@@ -173,7 +174,16 @@ class PodDirectory:
                 if found is None or not found.immutable:
                     seen = found.metadata.resource_version if found is not None else "absent"
                     self._objects.watch((resource, namespace, name), uid, changed, seen)
-        return VolumeSources(by_map, by_secret, {key: await self._token(pod, key) for key in sorted(tokens)}, around)
+        held = {key: await self._token(pod, key) for key in sorted(tokens)}
+        return VolumeSources(by_map, by_secret, held, around, await self._bundles(pod, changed))
+
+    async def _bundles(self, pod: BoundPod, changed: Callable[[], None]) -> Sequence[TrustBundle]:
+        """Return all trust bundles of the cluster, if a volume asks for any: there are few."""
+        if not asked_bundles(pod.spec.volumes):
+            return ()
+        found, version = await self._objects.read_all(CLUSTERTRUSTBUNDLES, TrustBundle)
+        self._objects.watch((CLUSTERTRUSTBUNDLES, "", ""), pod.metadata.uid, changed, version)
+        return found
 
     async def _token(self, pod: BoundPod, key: TokenKey) -> str:
         uid = pod.metadata.uid

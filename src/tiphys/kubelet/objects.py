@@ -40,10 +40,16 @@ class Objects:
                 return None
             raise
 
+    async def read_all(self, resource: Resource, view: type[V]) -> tuple[list[V], str]:
+        """Return all objects of a resource of the cluster, and the version of the list. Raises ApiError and OSError."""
+        listed = await self._client.list(resource)
+        return [decode_view(item, view) for item in listed.items], listed.resource_version
+
     def watch(self, key: Key, who: str, changed: Callable[[], None], seen: str) -> None:
         """Call `changed` after each change of the object until `forget(who)`. Called again, it replaces.
 
-        `seen` is the resource version that the caller has read, or "absent": a change since then is told too.
+        `seen` is the resource version that the caller has read, or "absent": a change since then is told too. A key
+        without a name stands for all objects; `seen` is then that of the list.
         """
         self._interested.setdefault(key, {})[who] = changed
         if key not in self._tasks:
@@ -68,12 +74,12 @@ class Objects:
 
     async def _run(self, key: Key, seen: str) -> None:
         resource, namespace, name = key
-        selector = f"metadata.name={name}"
+        selector = f"metadata.name={name}" if name else ""
         while True:
             try:
                 listed = await self._client.list(resource, namespace, field_selector=selector)
-                version = "absent"
-                if listed.items:
+                version = "absent" if name else listed.resource_version
+                if name and listed.items:
                     version = decode_view(listed.items[0], PartialObject).metadata.resource_version
                 if version != seen:
                     self._tell(key)

@@ -23,6 +23,7 @@ from tiphys.api.views.pod import (
 from tiphys.kubelet.downward import FieldMissing, Surroundings, field_value, resource_value
 from tiphys.kubelet.pod import BoundPod
 from tiphys.kubelet.podfiles import VolumeFailed
+from tiphys.kubelet.trustbundles import NoAnchors, TrustBundle, anchors
 
 DEFAULT_MODE = 0o644
 DEFAULT_TOKEN_S = 3600
@@ -45,6 +46,7 @@ class VolumeSources:
     secrets: Mapping[str, Secret | None] = field(default_factory=dict)
     tokens: Mapping[TokenKey, str] = field(default_factory=dict)
     around: Surroundings = field(default_factory=Surroundings)
+    bundles: Sequence[TrustBundle] = ()
 
 
 def projections(volume: Volume) -> Sequence[VolumeProjection] | None:
@@ -113,6 +115,12 @@ def volume_files(pod: BoundPod, volume: Volume, sources: VolumeSources) -> dict[
                 result[item.path] = File(_downward(pod, volume, item, sources.around), _mode(item.mode, default))
         if source.service_account_token is not None:
             result[source.service_account_token.path] = _token(pod, source.service_account_token, sources)
+        if source.cluster_trust_bundle is not None:
+            try:
+                content = anchors(source.cluster_trust_bundle, sources.bundles)
+            except NoAnchors as error:
+                raise VolumeFailed(_failure(volume, str(error))) from error
+            result[source.cluster_trust_bundle.path] = File(content, default)
     return result
 
 
