@@ -35,6 +35,7 @@ from tiphys.wire.encoding import (
     gzip_body,
     text_response,
 )
+from tiphys.wire.lost import LOST
 from tiphys.wire.message import Answer, Headers, Peer, Request, Response, Stream, Upgrade
 from tiphys.wire.sink import StreamSink
 from tiphys.wire.upgraded import UpgradedConnection
@@ -145,10 +146,14 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._body_stream.lose()
         if self._task is not None:
             self._task.cancel()
-        if self._stream is not None:
-            self._stream.lost()
-        if self._raw is not None:
-            self._raw.feed_eof()
+        # The transport leads back here, past what it forgets: what it holds would wait for the garbage collector.
+        self._transport = LOST
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.lost()
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            raw.feed_eof()
 
     def eof_received(self) -> bool | None:
         if self._raw is not None:
