@@ -13,6 +13,7 @@ merge patch for the directives.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import orjson
@@ -176,18 +177,22 @@ def _same(left: Any, right: Any, merge_key: str) -> bool:
     return equal_json(left, right)
 
 
-def _identity(item: Any, merge_key: str) -> bytes:
-    """Return what is equal for items that are the same: a list of many items is merged in linear time by it."""
+def _identity(item: Any, merge_key: str) -> Hashable:
+    """Return what is equal for items that are the same: a list of many items is merged in linear time by it.
+
+    Keys are texts or numbers nearly always, and stand for themselves; everything else does as JSON."""
     keyed = bool(merge_key) and isinstance(item, dict)
     value = item.get(merge_key) if keyed else item
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         value = int(value)
+    if keyed and (type(value) is str or type(value) is int):
+        return value
     return orjson.dumps((keyed, value), option=orjson.OPT_SORT_KEYS)
 
 
-def _positions(items: list[Any], merge_key: str) -> dict[bytes, int]:
+def _positions(items: list[Any], merge_key: str) -> dict[Hashable, int]:
     """Return the first position of each item; maps without the key are no item that could be found."""
-    positions: dict[bytes, int] = {}
+    positions: dict[Hashable, int] = {}
     for index, item in enumerate(items):
         if not merge_key or not isinstance(item, dict) or merge_key in item:
             positions.setdefault(_identity(item, merge_key), index)
@@ -198,15 +203,17 @@ def _in_order(items: list[Any], order: list[Any], live: list[Any], merge_key: st
     """Put the items named by `order` in that order, the others between them where the live list had them."""
     named: list[tuple[int, Any]] = []
     others: list[Any] = []
+    places: dict[int, int] = {}
     in_order, in_live = _positions(order, merge_key), _positions(live, merge_key)
     for item in items:
-        position = in_order.get(_identity(item, merge_key), -1)
+        identity = _identity(item, merge_key)
+        places[id(item)] = in_live.get(identity, -1)
+        position = in_order.get(identity, -1)
         if position >= 0:
             named.append((position, item))
         else:
             others.append(item)
     named.sort(key=lambda pair: pair[0])
-    places = {id(item): in_live.get(_identity(item, merge_key), -1) for item in items}
     others.sort(key=lambda item: places[id(item)])
     result: list[Any] = []
     waiting = iter(others)
@@ -240,12 +247,16 @@ def _merge_list(original: list[Any], patch: list[Any], node: Node | None) -> lis
     item_node = node.item_node() if node is not None else None
     merged = list(original)
     positions = _positions(merged, merge_key)
+    changed: list[int] = []
     for item in changes:
         position = positions.setdefault(_identity(item, merge_key), len(merged))
         if position == len(merged):
             merged.append(_without_directives(item))
         else:
             merged[position] = _merge_map(merged[position], dict(item), item_node)
+        changed.append(position)
+    if changed == [*range(len(merged))] and len(live) == len(original):
+        return merged  # the patch names every item as they stand: what kubelets send
     return _in_order(merged, changes, live, merge_key)
 
 
