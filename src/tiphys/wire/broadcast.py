@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tiphys.wire.message import Sink
-from tiphys.wire.sink import StreamSink
+from tiphys.wire.sink import StreamSink, flush_cost
 
 if TYPE_CHECKING:
     from tiphys.wire.server import HttpServer
@@ -75,11 +75,13 @@ class Broadcast:
             sink.send(data)
 
     def flush(self, room: int) -> int:
-        """Write to at most `room` sinks and return to how many. Called by the server, again until `done`."""
+        """Write to as many as `room` allows, one at least, and return what it cost (`flush_cost`). Called by the server,
+        again until `done`."""
         if self._at >= len(self._queue):
             self._begin()
         at = self._at
-        some = self._queue[at : at + room]
+        cost = flush_cost(len(self._data))
+        some = self._queue[at : at + max(1, room // cost)]
         # Advanced before anything is written: a write may pause its own sink, which then parts and has this data.
         self._at = at + len(some)
         chunk = self._server.chunk_of(self._data) if some and self._server is not None else b""
@@ -91,7 +93,7 @@ class Broadcast:
         if self._at >= len(self._queue):
             self._queue, self._data, self._at = [], b"", 0
             self._dirty = bool(self._parts)
-        return len(some) or 1
+        return len(some) * cost or 1
 
     @property
     def done(self) -> bool:

@@ -38,7 +38,7 @@ REMEMBERED_LINES = 4096
 REMEMBERED_LINE_BYTES = 512
 READ_BYTES = 64 * 1024
 FLUSHED_A_TURN = 256
-"""Streams that are encrypted and written in one turn of the loop: about 5 ms."""
+"""Streams that are encrypted and written in one turn of the loop, fewer if they are sent much: about 5 ms."""
 TICK_S = 1.0
 """How often deadlines are looked at; they are that exact."""
 

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from tiphys.wire.server import HttpServer
 
 
+COSTLY_BYTES = 8 * 1024
+"""So many bytes take about as long to encrypt and to send as a stream takes by itself."""
+
+
+def flush_cost(size_bytes: int) -> int:
+    """Return what it costs to write to one stream: the server spends so much in a turn of the loop."""
+    return 1 + size_bytes // COSTLY_BYTES
+
+
 class StreamSink:
     """Implements `message.Sink`: gathers what is sent within one turn of the loop into one chunk and one write.
 
@@ -119,10 +128,10 @@ class StreamSink:
             self.server.flush_soon(self)
 
     def flush(self, room: int = 1) -> int:
-        """Write what is queued, unless the socket takes nothing now. Return 1: one stream was written."""
+        """Write what is queued, unless the socket takes nothing now. Return what it cost, as `flush_cost` tells it."""
         if self._ended or self._connection.writing_paused:
             return 1
-        parts = self._parts
+        parts, cost = self._parts, flush_cost(self._size)
         if parts:
             data = parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
@@ -138,7 +147,7 @@ class StreamSink:
             self._connection.stream_ended()
         if self._waiting and (self._ended or not self._connection.writing_paused):
             self._wake()
-        return 1
+        return cost
 
     @property
     def done(self) -> bool:
