@@ -162,15 +162,20 @@ def plan_status(
 
 
 def is_passing(workload: Workload, status: Mapping[str, Any]) -> bool:
-    """Return whether a status patch tells only of numbers that are about to change again."""
+    """Return whether a status patch tells only of numbers that are about to grow again, or of pods that ended.
+
+    What becomes less is told at once: a rollout takes pods away as long as it believes that enough are available.
+    """
     old = workload.status
     if "conditions" in status or status["observedGeneration"] != old.observed_generation:
         return False
-    ready, available = status["readyReplicas"] or 0, status["availableReplicas"] or 0
-    if not status["replicas"] == wanted_replicas(workload) == available:
-        return True
-    before = (old.replicas, old.ready_replicas or 0, old.available_replicas or 0)
-    return before == (status["replicas"], ready, available) and bool(status.get("terminatingReplicas"))
+    before = (old.replicas or 0, old.ready_replicas or 0, old.available_replicas or 0)
+    now = (status["replicas"], status["readyReplicas"] or 0, status["availableReplicas"] or 0)
+    if any(less < more for less, more in zip(now, before, strict=True)):
+        return False
+    if (status.get("terminatingReplicas") or 0) > (old.terminating_replicas or 0):
+        return False
+    return now == before or now[2] < wanted_replicas(workload)
 
 
 def concerns_owner(old: Pod, new: Pod) -> bool:

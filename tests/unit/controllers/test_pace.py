@@ -100,20 +100,22 @@ def test_the_window_grows_with_the_time_that_a_write_takes() -> None:
 @pytest.mark.parametrize(
     ("available", "change", "passing"),
     [
-        (2, {}, True),
-        (2, {"availableReplicas": 3}, False),
-        (2, {"availableReplicas": 3, "terminatingReplicas": 1}, False),
-        (3, {"terminatingReplicas": 1}, True),
-        (3, {"terminatingReplicas": 0}, False),
-        (3, {"replicas": 4}, True),
+        (1, {"readyReplicas": 2, "availableReplicas": 2}, True),
+        (2, {"readyReplicas": 3, "availableReplicas": 3}, False),
+        (2, {"readyReplicas": 1, "availableReplicas": 1}, False),
+        (2, {"replicas": 2}, False),
+        (2, {"terminatingReplicas": 1}, True),
+        (3, {"terminatingReplicas": 0}, True),
+        (3, {"terminatingReplicas": 3}, False),
         (2, {"observedGeneration": 3}, False),
         (2, {"conditions": None}, False),
     ],
 )
-def test_numbers_are_on_their_way_until_all_are_available_and_then_only_those_that_terminate(
+def test_only_growth_before_all_are_available_and_the_end_of_pods_are_told_late(
     available: int, change: dict[str, Any], passing: bool
 ) -> None:
     known = {"observedGeneration": 2, "replicas": 3, "readyReplicas": available, "availableReplicas": available}
+    known["terminatingReplicas"] = 2
     obj = {"metadata": {"name": "web", "generation": 2}, "spec": {"replicas": 3}, "status": known}
     assert is_passing(msgspec.convert(obj, ReplicaSet), {**known, **change}) is passing
 
