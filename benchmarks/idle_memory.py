@@ -16,6 +16,9 @@ from pathlib import Path
 
 from benchmark_cluster import Target, add_target_options, open_target
 
+NODE = ("node", "supervisor")
+"""Processes that are no control plane."""
+
 
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -39,6 +42,7 @@ def main() -> None:
                 "pods": arguments.pods,
                 "pss_mib": {name: round(mib, 1) for name, mib in memory.items()},
                 "total_mib": round(sum(memory.values()), 1),
+                "control_plane_mib": round(sum(mib for name, mib in memory.items() if name not in NODE), 1),
                 "cpu_s": used,
                 "interval_s": arguments.seconds,
             }
