@@ -37,6 +37,7 @@ from tiphys.apiserver.fairness.inflight import InFlight
 from tiphys.apiserver.fairness.upkeep import Upkeep, served_kind
 from tiphys.apiserver.frontproxy import FrontProxy
 from tiphys.apiserver.health import Check, Health
+from tiphys.apiserver.impersonation import CONSTRAINED_SINCE
 from tiphys.apiserver.kubelets import KubeletDialer
 from tiphys.apiserver.metrics import RequestMetrics
 from tiphys.apiserver.nodeauthorizer import AuthorizerChain, NodeAuthorizer
@@ -218,6 +219,7 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
         request_timeout_s=config.request_timeout_s,
         gate=gates,
         recorder=config.recorder,
+        constrained_impersonation=config.kubernetes_version >= CONSTRAINED_SINCE,
     )
     quick = None
     if config.recorder is None:

@@ -4,7 +4,10 @@ Every part (the user or service account, each group, the uid, each value of an e
 against the real user. The pipeline hands in a request that has such headers and goes on with the user that comes out.
 Invariant: who is impersonated was allowed part by part; nothing of the real user remains.
 
-Spec: Kubernetes documentation, "Authenticating: user impersonation".
+From 1.36 on a user may be allowed to act as somebody for some verbs only (`constrained`): both who it is and what is done
+need leave then. Who has not both still needs the unlimited one.
+
+Spec: Kubernetes documentation, "User impersonation" (constrained impersonation); KEP-5284.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import unquote
+
+import msgspec
 
 from tiphys.apiserver.requestinfo import RequestInfo
 from tiphys.apiserver.user import (
@@ -28,6 +33,10 @@ GROUP = "impersonate-group"
 UID = "impersonate-uid"
 EXTRA_PREFIX = "impersonate-extra-"
 GROUP_NAME = "authentication.k8s.io"
+NODE_PREFIX = "system:node:"
+NODES = "system:nodes"
+NODE_NAME = "authentication.kubernetes.io/node-name"
+CONSTRAINED_SINCE = (1, 36)
 
 
 class Part(NamedTuple):
@@ -76,6 +85,43 @@ def impersonate(headers: Mapping[str, str], check: Callable[[RequestInfo], None]
     elif AUTHENTICATED not in groups and UNAUTHENTICATED not in groups:
         groups.append(AUTHENTICATED)
     return User(name, tuple(groups), headers.get(UID, ""), extra)
+
+
+def constrained(
+    headers: Mapping[str, str], user: User, request: RequestInfo, allows: Callable[[RequestInfo], bool]
+) -> User | None:
+    """Return the user that a request may act as for what it does, None if it may not by these rules."""
+    parts = list(_parts(headers))
+    for mode, checks in _modes(headers.get(USER, ""), parts, user):
+        on = msgspec.structs.replace(request, verb=f"impersonate-on:{mode}:{request.verb}")
+        if all(allows(info) for info in checks) and allows(on):
+            acting = impersonate(headers, lambda info: None)
+            return User(acting.name, (NODES, AUTHENTICATED)) if mode.endswith("-node") else acting
+    return None
+
+
+def _modes(name: str, parts: list[Part], user: User) -> Iterator[tuple[str, list[RequestInfo]]]:
+    """Yield the ways in which somebody may be impersonated, each with what must be allowed of who it is."""
+    if name.startswith(NODE_PREFIX):
+        if len(parts) == 1:  # groups and the like do not go with a node
+            node = name.removeprefix(NODE_PREFIX)
+            if user.name.startswith(SERVICE_ACCOUNT_PREFIX) and user.extra.get(NODE_NAME) == (node,):
+                yield "associated-node", [_identity("impersonate:associated-node", "nodes", node)]
+            yield "arbitrary-node", [_identity("impersonate:arbitrary-node", "nodes", node)]
+    elif name.startswith(SERVICE_ACCOUNT_PREFIX):
+        if len(parts) == 1 and parts[0].kind == "ServiceAccount":
+            account = parts[0]
+            yield (
+                "serviceaccount",
+                [_identity("impersonate:serviceaccount", "serviceaccounts", account.name, account.namespace)],
+            )
+    elif name:
+        verb = "impersonate:user-info"
+        yield "user-info", [msgspec.structs.replace(part.info(), verb=verb, group=GROUP_NAME) for part in parts]
+
+
+def _identity(verb: str, plural: str, name: str, namespace: str = "") -> RequestInfo:
+    return RequestInfo(True, verb, "", GROUP_NAME, "v1", namespace, plural, name)
 
 
 def _parts(headers: Mapping[str, str]) -> Iterator[Part]:

@@ -25,7 +25,7 @@ from tiphys.apiserver.deadlines import REQUEST_TIMEOUT_S, is_long_running, timeo
 from tiphys.apiserver.fairness.gate import NOT_TO_KEEP, Flow, Gate, NoSeats
 from tiphys.apiserver.fairness.held import hold_for
 from tiphys.apiserver.fairness.queues import Waiting
-from tiphys.apiserver.impersonation import impersonate, is_impersonating
+from tiphys.apiserver.impersonation import constrained, impersonate, is_impersonating
 from tiphys.apiserver.metrics import RequestCounters, RequestMetrics
 from tiphys.apiserver.presenting import present
 from tiphys.apiserver.requestinfo import RequestInfo, parse_request_info
@@ -122,7 +122,9 @@ class ApiServer:
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         gate: Gate | InFlight | None = None,
         recorder: Recorder | None = None,
+        constrained_impersonation: bool = False,
     ) -> None:
+        self._constrained_impersonation = constrained_impersonation
         self._authenticator = authenticator
         self._authorizer = authorizer
         self._resources = resources
@@ -175,7 +177,7 @@ class ApiServer:
             if self._recorder is not None:
                 record = self._recorder.begin(request, info, user, self._clock.now_s())
             if is_impersonating(request.headers):
-                user = self._impersonate(request, user)
+                user = self._impersonate(request, user, info)
                 if record is not None:
                     record.acting = user
             gate = self._gate
@@ -310,13 +312,22 @@ class ApiServer:
             raise path_not_found()
         return handler
 
-    def _impersonate(self, request: Request, user: User) -> User:
+    def _impersonate(self, request: Request, user: User, wanted: RequestInfo) -> User:
         def check(info: RequestInfo) -> None:
             decision = self._authorizer.authorize(user, info)
             if not decision.allowed:
                 raise denial(user, info, decision.reason)
 
-        return impersonate(request.headers, check)
+        def allows(info: RequestInfo) -> bool:
+            return self._authorizer.authorize(user, info).allowed
+
+        try:
+            return impersonate(request.headers, check)
+        except ApiError:
+            limited = constrained(request.headers, user, wanted, allows) if self._constrained_impersonation else None
+            if limited is None:
+                raise
+            return limited
 
     def _followed(
         self, answer: Stream | Upgrade, counters: RequestCounters, began_s: float, record: Record | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tiphys.apiserver.impersonation import impersonate
+from tiphys.apiserver.impersonation import NODE_NAME, constrained, impersonate
 from tiphys.apiserver.requestinfo import RequestInfo
 from tiphys.apiserver.user import User
 
@@ -48,3 +48,57 @@ def test_every_part_is_asked_for_by_itself() -> None:
         "authentication.k8s.io/userextras/a/b  2",
         "authentication.k8s.io/uids/  u",
     ]
+
+
+LIST_PODS = RequestInfo(True, "list", "", "", "v1", "ns", "pods")
+
+
+def limited(requester: User, *allowed: str, request: RequestInfo = LIST_PODS, **headers: str) -> User | None:
+    """Ask to act as somebody where only some things (verb, group/resource, namespace/name) are allowed."""
+
+    def allows(info: RequestInfo) -> bool:
+        return f"{info.verb} {info.group}/{info.resource} {info.namespace}/{info.name}" in allowed
+
+    return constrained(
+        {f"impersonate-{k.replace('_', '-')}": v for k, v in headers.items()}, requester, request, allows
+    )
+
+
+def test_a_user_for_some_verbs_only() -> None:
+    identity = ("impersonate:user-info authentication.k8s.io/users /jane",)
+    action = "impersonate-on:user-info:list /pods ns/"
+    assert limited(User("bob"), *identity, action, user="jane") == User("jane", ("system:authenticated",))
+    assert limited(User("bob"), *identity, user="jane") is None
+    assert limited(User("bob"), action, user="jane") is None
+    assert limited(User("bob"), *identity, action, user="jane", group="g") is None
+    group = "impersonate:user-info authentication.k8s.io/groups /g"
+    acted = limited(User("bob"), *identity, group, action, user="jane", group="g")
+    assert acted == User("jane", ("g", "system:authenticated"))
+
+
+def test_a_service_account_by_its_own_verbs() -> None:
+    allowed = (
+        "impersonate:serviceaccount authentication.k8s.io/serviceaccounts prod/app",
+        "impersonate-on:serviceaccount:list /pods ns/",
+    )
+    name = "system:serviceaccount:prod:app"
+    acted = limited(User("bob"), *allowed, user=name)
+    assert acted is not None
+    assert acted.groups == ("system:serviceaccounts", "system:serviceaccounts:prod", "system:authenticated")
+    assert limited(User("bob"), *allowed, user=name, group="system:masters") is None
+    assert limited(User("bob"), *(a.replace("serviceaccount", "user-info") for a in allowed), user=name) is None
+
+
+def test_an_agent_acts_as_its_own_node() -> None:
+    allowed = (
+        "impersonate:associated-node authentication.k8s.io/nodes /n1",
+        "impersonate-on:associated-node:list /pods ns/",
+    )
+    agent = User("system:serviceaccount:kube-system:agent", (), "", {NODE_NAME: ("n1",)})
+    acted = User("system:node:n1", ("system:nodes", "system:authenticated"))
+    assert limited(agent, *allowed, user="system:node:n1") == acted
+    assert limited(User("bob", (), "", {NODE_NAME: ("n1",)}), *allowed, user="system:node:n1") is None
+    elsewhere = User(agent.name, (), "", {NODE_NAME: ("n2",)})
+    assert limited(elsewhere, *allowed, user="system:node:n1") is None
+    anywhere = tuple(text.replace("associated", "arbitrary") for text in allowed)
+    assert limited(elsewhere, *anywhere, user="system:node:n1") == acted
