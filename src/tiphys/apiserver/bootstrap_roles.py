@@ -228,15 +228,15 @@ def bootstrap_rbac() -> list[JsonObject]:
         role["aggregationRule"] = {"clusterRoleSelectors": [{"matchLabels": {label: "true"}} for label in labels]}
         objects.append(role)
     for name, role_name, subjects in BINDINGS:
-        objects.append(
-            {
-                "apiVersion": f"{_API_GROUP}/v1",
-                "kind": "ClusterRoleBinding",
-                "metadata": {"name": name, "labels": dict(_BOOTSTRAPPING), "annotations": dict(_AUTOUPDATE)},
-                "roleRef": {"apiGroup": _API_GROUP, "kind": "ClusterRole", "name": role_name},
-                "subjects": [{"apiGroup": _API_GROUP, "kind": kind, "name": who} for kind, who in subjects],
-            }
-        )
+        binding: JsonObject = {
+            "apiVersion": f"{_API_GROUP}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": name, "labels": dict(_BOOTSTRAPPING), "annotations": dict(_AUTOUPDATE)},
+            "roleRef": {"apiGroup": _API_GROUP, "kind": "ClusterRole", "name": role_name},
+        }
+        if subjects:
+            binding["subjects"] = [{"apiGroup": _API_GROUP, "kind": kind, "name": who} for kind, who in subjects]
+        objects.append(binding)
     return objects
 
 
