@@ -221,9 +221,8 @@ async def assemble(config: ApiServerConfig, store: Store, clock: Clock, randomne
         recorder=config.recorder,
         constrained_impersonation=config.kubernetes_version >= CONSTRAINED_SINCE,
     )
-    quick = None
-    if config.recorder is None:
-        quick = QuickGets(authenticator, authorizer, gates, kinds, cache, store, reads, counted, aggregator, clock)
+    answering = (authenticator, authorizer, gates, kinds, cache, store, reads, counted, aggregator, clock)
+    quick = QuickGets(*answering) if config.recorder is None else None
     publish_state(metrics, cache, store, reads, health, config.kubernetes_version)
     webhooks.loopback = server.handle
     await custom.load()
