@@ -42,6 +42,7 @@ def test_a_scenario_with_faults(name: str, seed: int) -> None:
     [
         ("jobs", 4),  # a pod whose create had no answer counted twice
         ("garbage", 32),  # an object that lost its reference while it was judged was deleted
+        ("rollout", 24),  # a delete that had no answer was followed by that of another pod
         ("rollout", 2),  # pods that were about to go counted as available
         ("namespace-end", 20),  # one lost answer ended a round of discovery
         ("namespace-end", 21),  # one lost answer ended a round of deletions

@@ -11,7 +11,7 @@ Spec: Kubernetes docs, "ReplicaSet" (scaling down, pod deletion cost), API refer
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,8 +66,17 @@ def wanted_replicas(workload: Workload) -> int:
     return 1 if workload.spec.replicas is None else workload.spec.replicas
 
 
-def plan_replicas(workload: Workload, active: Sequence[Pod], now_s: float, neighbours: Sequence[Pod] = ()) -> Plan:
-    """Return how many pods to create or which to delete. `neighbours` are pods of sibling ReplicaSets (same owner)."""
+def plan_replicas(
+    workload: Workload,
+    active: Sequence[Pod],
+    now_s: float,
+    neighbours: Sequence[Pod] = (),
+    doubted: Container[str] = (),
+) -> Plan:
+    """Return how many pods to create or which to delete. `neighbours` are pods of sibling ReplicaSets (same owner).
+
+    `doubted` are uids of pods that may be deleted already: they go first, or another would go in their place too.
+    """
     wanted = wanted_replicas(workload)
     difference = wanted - len(active)
     if difference > 0:
@@ -75,8 +84,9 @@ def plan_replicas(workload: Workload, active: Sequence[Pod], now_s: float, neigh
         return Plan(create, (), f"{len(active)} of {wanted} pods exist: creating {create}")
     if difference < 0:
         count = min(-difference, BURST)
-        victims = tuple(rank_for_deletion(active, now_s, neighbours)[:count])
-        return Plan(0, victims, f"{len(active)} pods exist, {wanted} are wanted: deleting {count}")
+        ranked = rank_for_deletion(active, now_s, neighbours)
+        ranked.sort(key=lambda pod: pod.metadata.uid not in doubted)
+        return Plan(0, tuple(ranked[:count]), f"{len(active)} pods exist, {wanted} are wanted: deleting {count}")
     return Plan(0, (), f"{wanted} pods exist as wanted")
 
 
@@ -305,6 +315,8 @@ class ReplicaSetLoop:
         self.names = PodNames(shared.deps.randomness)
         self.queue = shared.queue()
         self.pace = Pace(shared.deps.clock)
+        self._doubted: set[str] = set()
+        """Uids of pods that are gone or may be, until the watch says so."""
         self.sets.on_change(self._set_changed)
         self.pods.on_change(self._pod_changed)
 
@@ -317,6 +329,8 @@ class ReplicaSetLoop:
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         if old is not None and new is not None and not concerns_owner(old, new):
             return
+        if old is not None and (new is None or new.metadata.deletion_timestamp):
+            self._doubted.discard(old.metadata.uid)
         for pod in (old, new):
             if pod is None:
                 continue
@@ -376,7 +390,8 @@ class ReplicaSetLoop:
         self, workload: Workload, active: list[Pod], now_s: float
     ) -> tuple[tuple[str, str] | None, Exception | None]:
         surplus = len(active) > wanted_replicas(workload)
-        plan = plan_replicas(workload, active, now_s, self._neighbours(workload) if surplus else ())
+        neighbours = self._neighbours(workload) if surplus else ()
+        plan = plan_replicas(workload, active, now_s, neighbours, self._doubted)
         if plan.create:
             _, error = await run_slow_start(range(plan.create), lambda _: self._create(workload))
             if error is not None:
@@ -406,13 +421,20 @@ class ReplicaSetLoop:
         self.recorder.record(workload, "Normal", "SuccessfulCreate", f"Created pod: {created.metadata.name}")
 
     async def _delete(self, workload: Workload, pod: Pod) -> None:
+        uid = pod.metadata.uid
         try:
             await self.pods.delete(pod)
+        except OSError:
+            self._doubted.add(uid)
+            raise
         except ApiError as error:
+            if error.code == 404 or error.reason in ("Timeout", "ServerTimeout"):
+                self._doubted.add(uid)
             if error.code == 404:
                 return
             self.recorder.record(workload, "Warning", "FailedDelete", f"Error deleting: {error}")
             raise
+        self._doubted.discard(uid)
         self.recorder.record(workload, "Normal", "SuccessfulDelete", f"Deleted pod: {pod.metadata.name}")
 
     def controller(self, name: str) -> Controller:

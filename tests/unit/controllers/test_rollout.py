@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiphys.controllers import rollout
-from tiphys.controllers.views import Deployment, ReplicaSet
+from tiphys.controllers.replicaset import plan_replicas
+from tiphys.controllers.views import Deployment, Pod, ReplicaSet
 
 
 @dataclass
@@ -91,3 +92,17 @@ def test_pods_that_are_about_to_go_are_not_counted_as_available() -> None:
     old = Model("old", size=4, available=5, created=1, annotations={}).view()
     new = Model("new", size=4, available=3, created=2, annotations={}).view()
     assert [step.replicas for step in rollout.plan_old(deployment, [old, new], [old], new)] == [2]
+
+
+def test_a_pod_that_may_be_deleted_already_is_deleted_before_any_other() -> None:
+    workload = msgspec.convert({"metadata": {"name": "web"}, "spec": {"replicas": 2}}, ReplicaSet)
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    pods = [
+        msgspec.convert(
+            {"metadata": {"name": uid, "uid": uid}, "spec": {"nodeName": "n"}, "status": {"conditions": conditions}},
+            Pod,
+        )
+        for uid, conditions in (("a", []), ("b", [ready]), ("c", [ready]))
+    ]
+    assert [pod.metadata.uid for pod in plan_replicas(workload, pods, 0.0).delete] == ["a"]
+    assert [pod.metadata.uid for pod in plan_replicas(workload, pods, 0.0, doubted={"c"}).delete] == ["c"]
