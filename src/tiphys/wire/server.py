@@ -53,8 +53,8 @@ class Limits:
     pipelined_requests: int = 16
     """Requests read ahead of the one being answered; then the socket is not read any more."""
     handshake_timeout_s: float = 10.0
-    header_timeout_s: float = 10.0
-    """From the first byte of a request (or from the handshake) to the end of its headers."""
+    header_timeout_s: float = 32.0
+    """From the first byte of a request (or from the handshake) to the end of its headers: as upstream's."""
     body_timeout_s: float = 60.0
     idle_timeout_s: float = 120.0
     """Between an answer and the next request."""
