@@ -22,6 +22,8 @@ from urllib.parse import urlencode, urlsplit
 import yaml
 
 TIMEOUT_S = 60.0
+IDLE_S = 60.0
+"""A connection that was not used for so long is opened anew: servers close idle ones."""
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
@@ -123,6 +125,7 @@ class Api:
         self.access = access
         self.headers = dict(headers or {})
         self._connection = access.connect()
+        self._used_s = time.monotonic()
 
     def close(self) -> None:
         self._connection.close()
@@ -145,9 +148,17 @@ class Api:
         )
         target = f"{path}?{urlencode(query)}" if query else path
         sent = {"Accept": "application/json", **({"Content-Type": "application/json"} if data else {})}
-        self._connection.request(method, target, data, {**sent, **self.headers, **(headers or {})})
-        response = self._connection.getresponse()
-        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        if time.monotonic() - self._used_s > IDLE_S:
+            self._connection.close()  # the server may have closed it too; the next request opens it again
+        try:
+            self._connection.request(method, target, data, {**sent, **self.headers, **(headers or {})})
+            response = self._connection.getresponse()
+            answer = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        except Exception:
+            self._connection.close()
+            raise
+        self._used_s = time.monotonic()
+        return answer
 
     def _good(self, method: str, path: str, body: Any = None, **options: Any) -> Json:
         kind = options.pop("type", "")
