@@ -59,6 +59,7 @@ def test_a_bundle_of_an_authority_is_good() -> None:
         ("-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n", "entry 0 does not parse as X.509"),
         ("-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n", "entry 0 does not parse as X.509"),
     ],
+    ids=["nothing", "twice", "no authority", "a key", "no certificate", "no text"],
 )
 def test_what_is_no_authority_is_refused(text: str, expected: str) -> None:
     (told,) = causes(bundle(text))
