@@ -178,10 +178,18 @@ class EventRecorder:
         self.dropped = 0
         """How many happenings were dropped because the queue was full or an object had its share."""
 
-    def record(self, regarding: ObjectReference | View, type: EventKind, reason: str, message: str) -> None:
-        """Queue one happening. Never blocks, never raises."""
+    def record(
+        self,
+        regarding: ObjectReference | View,
+        type: EventKind,
+        reason: str,
+        message: str,
+        at_s: float | None = None,
+    ) -> None:
+        """Queue one happening, of now if `at_s` does not tell when it was. Never blocks, never raises."""
         reference = regarding if isinstance(regarding, ObjectReference) else reference_to(regarding)
-        happening = Happening(reference, type, reason, message[:LONGEST_MESSAGE], self._clock.now_s())
+        when_s = self._clock.now_s() if at_s is None else at_s
+        happening = Happening(reference, type, reason, message[:LONGEST_MESSAGE], when_s)
         waiting = self._queue.qsize()
         if waiting < QUEUE_LIMIT:
             self._full = self._full and waiting > QUEUE_LIMIT // 2

@@ -267,13 +267,15 @@ class Scheduler:
                 give()
 
     async def _bind(self, info: PodInfo, node_name: str) -> None:
+        # The kubelet may hear of the pod before this hears that it is bound: what it tells of it comes after.
+        decided_s = self._deps.clock.now_s()
         try:
             await effects.bind(self._deps.client, info, node_name)
         except (ApiError, OSError) as error:
             self._binding_failed(info, node_name, error)
         else:
             message = f"Successfully assigned {info.key} to {node_name}"
-            self._recorder.record(info.pod, "Normal", "Scheduled", message)
+            self._recorder.record(info.pod, "Normal", "Scheduled", message, decided_s)
 
     def _binding_failed(self, info: PodInfo, node_name: str, error: ApiError | OSError) -> None:
         """Take the assumption back. The pod is tried again if it still waits; it may be gone, or bound after all."""
